@@ -1,0 +1,155 @@
+"""Laws of every search space: spelling, identity, counting, walking."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nas.errors import InvalidArchitectureError
+from search_spaces import SPACES
+
+NUM_SAMPLES = 100
+
+
+@pytest.fixture(params=sorted(SPACES))
+def space(request):
+    return SPACES[request.param]
+
+
+def samples(space, count=NUM_SAMPLES, seed=0):
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(count)]
+
+
+def test_the_readable_json_names_the_architecture(space):
+    for architecture in samples(space):
+        text = json.dumps(architecture.to_json())
+        assert space.parse(text) == architecture
+        assert space.parse(json.loads(text)) == architecture
+        assert space.parse(architecture) == architecture
+
+
+def test_decode_inverts_encode(space):
+    architectures = samples(space)
+    codes = space.encode(architectures)
+    assert codes.shape == (len(architectures), len(space.decisions))
+    assert [space.decode(row) for row in codes] == architectures
+    assert np.array_equal(space.encode(space.decode(row) for row in codes), codes)
+
+
+def test_the_ends_are_members_and_cover_the_extreme_options(space):
+    for architecture in (space.largest(), space.smallest(), *samples(space)):
+        assert space.contains(architecture)
+    assert space.largest() != space.smallest()
+
+
+def test_no_space_contains_another_spaces_architecture(space):
+    others = [other for name, other in SPACES.items() if name != space.name]
+    for other in others:
+        assert not space.contains(other.largest())
+        with pytest.raises(InvalidArchitectureError, match="belongs to space"):
+            space.lower(other.largest())
+
+
+def test_inactive_choices_are_no_part_of_the_identity(space):
+    rng = np.random.default_rng(0)
+    for architecture in samples(space):
+        (row,) = space.encode([architecture])
+        for column, decision in enumerate(space.decisions):
+            if architecture.get(decision.name) is None:
+                row[column] = rng.integers(len(decision.options))
+        noisy = space.decode(row)
+        assert noisy == architecture
+        assert hash(noisy) == hash(architecture)
+        assert noisy.key == architecture.key
+
+
+def test_different_networks_have_different_keys(space):
+    architectures = set(samples(space, 300))
+    assert len({architecture.key for architecture in architectures}) == len(architectures)
+
+
+def test_a_key_is_stable_across_releases():
+    assert SPACES["micro"].largest().key == "d51760d347c614ad401c94de"
+
+
+def test_sampling_repeats_with_its_seed(space):
+    assert samples(space, 20, seed=3) == samples(space, 20, seed=3)
+    assert samples(space, 20, seed=3) != samples(space, 20, seed=4)
+
+
+def test_a_mutant_is_another_member(space):
+    rng = np.random.default_rng(0)
+    for architecture in samples(space, 50):
+        mutant = space.mutate(architecture, rng)
+        assert mutant != architecture
+        assert space.contains(mutant)
+
+
+def test_depths_are_sampled_uniformly():
+    space = SPACES["micro"]
+    depths = [architecture["stage3.depth"] for architecture in samples(space, 3000)]
+    counts = np.array([depths.count(depth) for depth in (1, 2, 3)])
+    # Chi-square with 2 degrees of freedom: 13.8 is passed once in a thousand times.
+    assert ((counts - 1000) ** 2 / 1000).sum() < 13.8
+
+
+@pytest.mark.parametrize(("name", "distinct"), [("nas_bench_macro", 3969), ("nas_bench_201", 6466)])
+def test_the_benchmarks_distinct_networks_are_counted(name, distinct):
+    space = SPACES[name]
+    assert space.size() == distinct
+    every = {space.parse(dict(values)) for values in space.all()}
+    assert len(every) == distinct
+    assert len({architecture.key for architecture in every}) == distinct
+
+
+def test_the_size_of_the_depth_spaces_is_the_papers_formula():
+    per_unit = 9**2 + 9**3 + 9**4
+    assert SPACES["ofa_mobilenetv3"].size() == 25 * per_unit**5
+    assert SPACES["micro"].size() == 3 * (2 * (9 + 9**2 + 9**3)) ** 4
+
+
+def test_ofa_dictionaries_are_read_and_their_placeholders_ignored():
+    space = SPACES["ofa_mobilenetv3"]
+    description = {"ks": [7] * 20, "e": [6] * 20, "d": [2] * 5, "r": 224}
+    placeholders = {**description, "ks": [7, 7, 0, 0] * 5, "e": [6, 6, 0, 0] * 5}
+    assert space.parse(description) == space.parse(placeholders)
+    assert space.parse({**description, "d": [4] * 5}) == space.largest()
+
+
+@pytest.mark.parametrize(
+    ("space_name", "description", "message"),
+    [
+        ("micro", {"stage1.block1.kernel": 9}, "is missing|not in"),
+        (
+            "micro",
+            {**SPACES["micro"].largest().to_json(), "stage2.block1.kernel": 9},
+            r"9 is not in \(3, 5, 7\)",
+        ),
+        ("micro", {**SPACES["micro"].largest().to_json(), "stage9.depth": 1}, "no decision of space 'micro'"),
+        ("micro", {**SPACES["micro"].largest().to_json(), "resolution": True}, "True is not in"),
+        ("micro", {**SPACES["micro"].largest().to_json(), "resolution": float("nan")}, "nan is not in"),
+        ("micro", {**SPACES["micro"].largest().to_json(), "resolution": [32]}, "is not in"),
+        ("micro", "not json", "neither JSON nor"),
+        ("micro", 7, "is a mapping"),
+        ("micro", "{}", "'resolution' is missing"),
+        ("ofa_mobilenetv3", {"ks": [3], "e": [3], "d": [2], "r": 224}, "list of 20"),
+        ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [5] * 20, "d": [2] * 5, "r": 224}, "expansion 5 is not in"),
+        ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 225}, "225 is not in"),
+        ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "z": 1}, "'z' is unknown"),
+        ("nas_bench_macro", "0123", "takes 8 digits"),
+        ("nas_bench_macro", "01230123", "takes 8 digits"),
+        ("nas_bench_201", "|none~0|+|none~0|none~1|", "is not of the form"),
+        ("nas_bench_201", "|none~0|+|none~0|none~1|+|none~0|none~1|magic~2|", "'?magic'? is not in"),
+    ],
+)
+def test_a_wrong_description_is_answered_with_what_is_allowed(space_name, description, message):
+    with pytest.raises(InvalidArchitectureError, match=message):
+        SPACES[space_name].parse(description)
+
+
+def test_a_wrong_row_is_refused(space):
+    with pytest.raises(InvalidArchitectureError, match="option indices"):
+        space.decode([0])
+    with pytest.raises(InvalidArchitectureError, match="is not a whole number from 0"):
+        space.decode([99] * len(space.decisions))
