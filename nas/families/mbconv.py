@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from nas.architecture import Value
 from nas.errors import InvalidArchitectureError
 from nas.layers import IMAGE, Act, LayerSpec, LoweringBuilder
@@ -225,8 +227,8 @@ def _known(known: set[str], *names: str) -> tuple[str, ...]:
 
 
 def _list_of(description: Mapping[str, Any], field: str, length: int) -> Sequence[Any]:
-    value = description.get(field)
-    if hasattr(value, "tolist"):
+    value: Any = description.get(field)
+    if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
         raise InvalidArchitectureError(f"'{field}' must be a list of {length} values, not {value!r}")

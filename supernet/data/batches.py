@@ -1,0 +1,109 @@
+"""Batches for training, for batch-norm calibration and for evaluation.
+
+A training batch is a pure function of (seed, step): a run resumed at any step sees what it would
+have seen, and nothing about the data order has to be checkpointed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.errors import InvalidRequestError
+from nas.trial import Split
+from supernet.data.augmentation import Augmentation, crop_and_flip, draw_shifts
+from supernet.data.preprocess import ResizedSplits, normalise, standardise, to_channels_last
+from supernet.data.splits import DataSplits
+
+# Streams of randomness that must not repeat each other under one seed.
+_ORDER_STREAM, _SHIFT_STREAM = 0, 1
+
+
+class TrainingBatches:
+    """The training images in a new random order each epoch; the last, partial batch is dropped."""
+
+    def __init__(self, splits: DataSplits, batch_size: int, seed: int, augmentation: Augmentation) -> None:
+        _check_batch_size(batch_size, len(splits.train))
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = augmentation
+        self.steps_per_epoch = len(splits.train) // batch_size
+        self._images = torch.from_numpy(splits.train.images)
+        self._labels = torch.from_numpy(splits.train.labels)
+        self._mean, self._std = splits.mean, splits.std
+        self._order = (-1, np.empty(0, dtype=np.int64))
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """(normalised float32 images in channels_last, int64 labels) of `step`.
+
+        With several ranks, rank r gets the r-th contiguous part of what one process would get, with
+        the same crops and flips.
+        """
+        part = self._part(rank, world_size)
+        chosen = torch.from_numpy(self._indices(step)[part])
+        images = standardise(self._images[chosen], self._mean, self._std)
+        # Drawn for the whole batch and then cut, so that they do not depend on the number of ranks.
+        rng = np.random.default_rng([self.seed, _SHIFT_STREAM, step])
+        shifts = draw_shifts(self.augmentation, self.batch_size, rng).part(part)
+        images = crop_and_flip(images, shifts, self.augmentation.crop_padding)
+        return to_channels_last(images), self._labels[chosen]
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        start = place * self.batch_size
+        return self._order_of(epoch)[start : start + self.batch_size]
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, _ORDER_STREAM, epoch])
+            self._order = (epoch, rng.permutation(len(self._labels)))
+        return self._order[1]
+
+    def _part(self, rank: int, world_size: int) -> slice:
+        if self.batch_size % world_size:
+            raise InvalidRequestError(
+                f"a batch of {self.batch_size} cannot be shared evenly by {world_size} workers; "
+                "choose a batch size that is a multiple of the number of workers"
+            )
+        if not 0 <= rank < world_size:
+            raise InvalidRequestError(f"rank {rank} is not in 0..{world_size - 1}; number the workers from 0")
+        share = self.batch_size // world_size
+        return slice(rank * share, (rank + 1) * share)
+
+
+def calibration_batches(resized: ResizedSplits, resolution: int, batch_size: int) -> Iterator[Tensor]:
+    """Normalised float32 calibration images in channels_last, not augmented, always in one order.
+
+    As few batches as `batch_size` allows, their sizes differing by at most one: recalibration is a
+    plain mean over batches, in which the images of a small last batch would weigh more.
+    """
+    images = resized.calibration_images(resolution)
+    for piece in images.tensor_split(ceil(len(images) / batch_size)):
+        yield normalise(piece, resized.splits.mean, resized.splits.std)
+
+
+def calibration_id(splits: DataSplits, batch_size: int) -> str:
+    """Names the calibration images and their batches, such as 'train[2000]@seed=0,batch=200'."""
+    return f"train[{len(splits.calibration)}]@seed={splits.plan.seed},batch={batch_size}"
+
+
+def evaluation_batches(
+    resized: ResizedSplits, split: Split, resolution: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(normalised float32 images in channels_last, int64 labels) of `split`, all of it, in its order."""
+    whole = (resized.images(split, resolution), resized.labels(split))
+    for piece, labels in zip(*(torch.split(part, batch_size) for part in whole), strict=True):
+        yield normalise(piece, resized.splits.mean, resized.splits.std), labels
+
+
+def _check_batch_size(batch_size: int, num_images: int) -> None:
+    if not 1 <= batch_size <= num_images:
+        raise InvalidRequestError(
+            f"batch size {batch_size} is not in 1..{num_images}, the number of training images; "
+            "choose one that is"
+        )

@@ -1,0 +1,66 @@
+"""Convolution whose channels and kernel are chosen per call."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.layers import LayerSpec
+
+
+class ElasticConv(nn.Module):
+    """Shared weight of shape (out, in / groups, K, K); a call uses its first channels and its centre.
+
+    With `kernel_transform`, a smaller kernel is not the bare centre of the larger one but its centre
+    times a learned square matrix, one a layer, shared by all channels, chained 7 → 5 → 3 and
+    initialised to the identity (Once-for-All, Cai et al., ICLR 2020, section 3.3).
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        in_channels_per_group: int,
+        kernels: tuple[int, ...],
+        *,
+        bias: bool,
+        kernel_transform: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """`kernels` are all sizes that calls may ask for, ascending."""
+        super().__init__()
+        self.kernels = kernels
+        largest = kernels[-1]
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels_per_group, largest, largest))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        smaller = kernels[:-1] if kernel_transform else ()
+        self.transforms = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in smaller})
+
+    def weight_for(self, layer: LayerSpec) -> Tensor:
+        """The weight this layer uses, shape (out_channels, in_channels / groups, kernel, kernel)."""
+        weight = self.weight[: layer.out_channels, : layer.in_channels // layer.groups]
+        if not self.transforms:
+            return _centre(weight, layer.kernel)
+        for kernel in reversed(self.kernels):
+            if kernel < layer.kernel:
+                break
+            weight = _centre(weight, kernel)
+            if str(kernel) in self.transforms:
+                weight = (weight.flatten(2) @ self.transforms[str(kernel)].T).view_as(weight)
+        return weight
+
+    def bias_for(self, layer: LayerSpec) -> Tensor | None:
+        """The bias this layer uses, shape (out_channels,)."""
+        return None if self.bias is None else self.bias[: layer.out_channels]
+
+    def forward(self, x: Tensor, layer: LayerSpec) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W') with the slice that `layer` describes."""
+        return F.conv2d(
+            x, self.weight_for(layer), self.bias_for(layer), layer.stride, layer.padding, 1, layer.groups
+        )
+
+
+def _centre(weight: Tensor, kernel: int) -> Tensor:
+    margin = (weight.shape[-1] - kernel) // 2
+    return weight[..., margin : margin + kernel, margin : margin + kernel]

@@ -1,0 +1,171 @@
+"""Laws of the training batches: pure in (seed, step), the same for one process and for several."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas.errors import InvalidRequestError
+from supernet.data import (
+    Augmentation,
+    DataSource,
+    SourceImages,
+    SourceKind,
+    TrainingBatches,
+    default_augmentation,
+    load_cache,
+    make_splits,
+    normalise,
+    save_cache,
+)
+from supernet.data.augmentation import crop_and_flip, draw_shifts
+
+PLAIN = Augmentation(crop_padding=0, horizontal_flip=False)
+VARIED = Augmentation(crop_padding=2, horizontal_flip=True)
+
+
+def equal_batches(one, other):
+    return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_a_batch_depends_on_seed_and_step_alone(splits):
+    forward = TrainingBatches(splits, 32, 5, VARIED)
+    steps = range(3 * forward.steps_per_epoch)
+    in_order = [forward.batch(step) for step in steps]
+    for step in reversed(steps):
+        assert equal_batches(forward.batch(step), in_order[step])
+        assert equal_batches(TrainingBatches(splits, 32, 5, VARIED).batch(step), in_order[step])
+    assert not equal_batches(TrainingBatches(splits, 32, 6, VARIED).batch(0), in_order[0])
+
+
+def test_batches_ignore_the_global_random_state(splits):
+    batches = TrainingBatches(splits, 32, 5, VARIED)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = batches.batch(7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert equal_batches(batches.batch(7), first)
+
+
+def epoch_keys(batches, splits, epoch):
+    """The index in train of each image of an epoch, found by its pixels."""
+    train = normalise(torch.from_numpy(splits.train.images), splits.mean, splits.std)
+    index_of = {image.numpy().tobytes(): index for index, image in enumerate(train)}
+    steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
+    found = [[index_of[image.numpy().tobytes()] for image in batches.batch(step)[0]] for step in steps]
+    return np.concatenate(found)
+
+
+def test_an_epoch_shows_no_image_twice_and_the_next_another_order(splits):
+    batches = TrainingBatches(splits, 32, 0, PLAIN)
+    first, second = (epoch_keys(batches, splits, epoch) for epoch in (0, 1))
+    assert len(first) == len(np.unique(first)) == 32 * batches.steps_per_epoch
+    assert len(splits.train) - len(first) < 32
+    assert not np.array_equal(first, second)
+
+
+def test_without_augmentation_images_come_normalised_with_their_labels(splits):
+    batches = TrainingBatches(splits, 32, 0, PLAIN)
+    images, labels = batches.batch(0)
+    keys = epoch_keys(batches, splits, 0)[:32]
+    assert images.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert images.stride()[1] == 1
+    assert torch.equal(labels, torch.from_numpy(splits.train.labels[keys]))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_all_ranks_together_are_one_process(splits, world_size):
+    batches = TrainingBatches(splits, 32, 5, VARIED)
+    for step in (0, 3, batches.steps_per_epoch + 1):
+        images, labels = batches.batch(step)
+        shares = [batches.batch(step, rank, world_size) for rank in range(world_size)]
+        assert torch.equal(torch.cat([share[0] for share in shares]), images)
+        assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+
+
+def naive_crop_and_flip(images, shifts, padding):
+    """One image at a time, with nothing but slices."""
+    size = images.shape[-1]
+    done = []
+    for image, top, left, flipped in zip(images, shifts.top, shifts.left, shifts.flipped, strict=True):
+        padded = F.pad(image, (padding,) * 4)
+        crop = padded[:, top : top + images.shape[-2], left : left + size]
+        done.append(crop.flip(2) if flipped else crop)
+    return torch.stack(done)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 8, 8), (40, 1, 5, 9)])
+@pytest.mark.parametrize("augmentation", [VARIED, PLAIN, Augmentation(crop_padding=3, horizontal_flip=False)])
+def test_crops_and_flips_equal_the_image_by_image_reference(shape, augmentation):
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+    shifts = draw_shifts(augmentation, len(images), rng)
+    padding = augmentation.crop_padding
+    expected = naive_crop_and_flip(images, shifts, padding)
+    assert torch.equal(crop_and_flip(images, shifts, padding), expected)
+
+
+def test_a_batch_is_the_reference_applied_to_its_plain_images(splits):
+    plain, _ = TrainingBatches(splits, 32, 5, PLAIN).batch(4)
+    varied, _ = TrainingBatches(splits, 32, 5, VARIED).batch(4)
+    shifts = draw_shifts(VARIED, 32, np.random.default_rng([5, 1, 4]))
+    assert torch.equal(varied, naive_crop_and_flip(plain, shifts, 2))
+
+
+def test_every_crop_happens_equally_often_and_half_are_flipped():
+    shifts = draw_shifts(VARIED, 5000, np.random.default_rng(0))
+    places = torch.bincount(shifts.top * 5 + shifts.left, minlength=25)
+    assert places.shape == (25,)
+    assert (places - 200).abs().max() < 70  # five standard deviations
+    assert abs(shifts.flipped.float().mean() - 0.5) < 0.036
+    assert not draw_shifts(PLAIN, 100, np.random.default_rng(0)).flipped.any()
+
+
+def test_what_slides_in_is_the_mean_colour(splits):
+    images, _ = TrainingBatches(splits, 32, 5, VARIED).batch(0)
+    assert (images[:, :, 0, :] == 0).all(dim=(1, 2)).any()
+
+
+def test_digits_are_never_mirrored_and_other_images_are():
+    digits = DataSource(kind=SourceKind.BUNDLED, name="digits")
+    photos = DataSource(kind=SourceKind.PARQUET, path="photos")
+    assert default_augmentation(digits, (8, 8)) == Augmentation(crop_padding=1, horizontal_flip=False)
+    assert default_augmentation(photos, (32, 32)) == Augmentation(crop_padding=4, horizontal_flip=True)
+    assert default_augmentation(photos, (4, 6)).crop_padding == 1
+
+
+@pytest.mark.parametrize("batch_size", [0, 10_000])
+def test_an_impossible_batch_size_is_refused(splits, batch_size):
+    with pytest.raises(InvalidRequestError, match=f"batch size {batch_size} is not in"):
+        TrainingBatches(splits, batch_size, 0, PLAIN)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(splits):
+    batches = TrainingBatches(splits, 32, 0, PLAIN)
+    with pytest.raises(InvalidRequestError, match="multiple of the number of workers"):
+        batches.batch(0, 0, 3)
+    with pytest.raises(InvalidRequestError, match=r"rank 2 is not in 0\.\.1"):
+        batches.batch(0, 2, 2)
+    with pytest.raises(InvalidRequestError, match="crop_padding -1"):
+        Augmentation(crop_padding=-1, horizontal_flip=False)
+
+
+def test_a_batch_costs_little_beside_a_training_step(data_kit):
+    photos = SourceImages(train=data_kit.random_set(2000, size=32), test=None)
+    batches = TrainingBatches(make_splits(photos), 128, 0, Augmentation(crop_padding=4, horizontal_flip=True))
+    best_s = float("inf")
+    for step in range(60):  # the best of many: other processes share the cores
+        start = time.perf_counter()
+        batches.batch(step)
+        best_s = min(best_s, time.perf_counter() - start)
+    assert best_s < 0.003
+
+
+def test_cached_splits_give_the_very_same_batches(splits, tmp_path):
+    save_cache(splits, tmp_path / "cache")
+    cached = TrainingBatches(load_cache(tmp_path / "cache"), 32, 5, VARIED)
+    assert equal_batches(cached.batch(3), TrainingBatches(splits, 32, 5, VARIED).batch(3))
