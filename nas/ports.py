@@ -1,0 +1,31 @@
+"""What the domain asks of the outside, as Protocols; `workers.wiring` says who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from nas.architecture import Architecture
+from nas.trial import Evaluation
+
+
+class Evaluator(Protocol):
+    """Measures networks: one process, a pool of actors, or a table."""
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], on_result: Callable[[Evaluation], None]
+    ) -> list[Evaluation]:
+        """One evaluation an architecture, in the order given; `on_result` is told each as it comes."""
+        ...
+
+
+class WorkContext(Protocol):
+    """What running work may ask of whoever runs it."""
+
+    def report(self, phase: str, done: int, total: int) -> None:
+        """Tell how far the work is; cheap enough to call at every step."""
+        ...
+
+    def check(self) -> None:
+        """Raise if the work is to stop: cancelled, drained, or taken by another worker."""
+        ...

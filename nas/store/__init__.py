@@ -1,0 +1,1 @@
+"""The truth on disk: PostgreSQL for rows, an fsspec folder for bytes."""

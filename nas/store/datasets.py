@@ -1,0 +1,76 @@
+"""Data sets: registered by the API, filled in by the import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from nas.job import JobKind
+from nas.store.ids import Prefix, new_id
+from nas.store.jobs import JobQueue
+from nas.store.resources import Cursor, WithJob, get_resource, get_row, list_resources
+from nas.store.tables import DatasetRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetContents:
+    """What the import found in the images."""
+
+    fingerprint: str
+    num_classes: int
+    in_channels: int
+    image_height: int
+    image_width: int
+    class_names: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    num_train: int
+    num_calibration: int
+    num_val: int
+    num_test: int
+
+
+def create(
+    session: Session,
+    *,
+    display_name: str,
+    labels: dict[str, str],
+    source: dict[str, Any],
+    spec: dict[str, Any],
+) -> WithJob[DatasetRow]:
+    """A data set to be imported, and the job that will."""
+    dataset_id = new_id(Prefix.DATASET)
+    job = JobQueue.enqueue(session, kind=JobKind.IMPORT_DATASET, resource_id=dataset_id, spec=spec)
+    row = DatasetRow(
+        id=dataset_id, display_name=display_name, labels=labels, job_id=job.id, source=source
+    )
+    session.add(row)
+    session.flush()
+    return WithJob(row, job)
+
+
+def get(session: Session, dataset_id: str) -> WithJob[DatasetRow]:
+    """The data set and its job."""
+    return get_resource(session, DatasetRow, dataset_id, noun="data set")
+
+
+def list(session: Session, *, page_size: int, after: Cursor | None = None) -> Sequence[WithJob[DatasetRow]]:
+    """A page of data sets, newest first."""
+    return list_resources(session, DatasetRow, page_size=page_size, after=after)
+
+
+def set_contents(session: Session, dataset_id: str, contents: DatasetContents) -> None:
+    """What the import found; imported again, it is replaced."""
+    row = get_row(session, DatasetRow, dataset_id, noun="data set")
+    row.fingerprint = contents.fingerprint
+    row.num_classes = contents.num_classes
+    row.in_channels = contents.in_channels
+    row.image_height, row.image_width = contents.image_height, contents.image_width
+    row.class_names = [*contents.class_names]
+    row.mean, row.std = [*contents.mean], [*contents.std]
+    row.num_train, row.num_calibration = contents.num_train, contents.num_calibration
+    row.num_val, row.num_test = contents.num_val, contents.num_test
+    session.flush()

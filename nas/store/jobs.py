@@ -1,0 +1,208 @@
+"""The job queue: rows claimed with a lease on the database's clock.
+
+Every transition happens under a lock on the job's row and leaves an event in the same transaction.
+A worker writes results only inside `leased`, which holds that lock and has checked the lease: one
+that comes back from the dead finds its token gone and cannot write.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from nas.errors import ConflictError, NotFoundError
+from nas.job import Job, JobKind, JobState, Progress
+from nas.store.database import Database
+from nas.store.ids import Prefix, new_id
+from nas.store.job_recovery import fail_exhausted, fail_orphans, take_back_expired
+from nas.store.job_rows import JobEvent, Lease, add_event, as_event, as_job, lock, lock_leased, move, now
+from nas.store.tables import JobEventRow, JobRow
+
+__all__ = ["JobEvent", "JobQueue", "Lease", "add_event", "as_job"]
+
+
+class JobQueue:
+    """Jobs as rows. Holds nothing in memory: any number of processes may use the same queue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @staticmethod
+    def enqueue(
+        session: Session,
+        *,
+        kind: JobKind,
+        resource_id: str,
+        spec: dict[str, Any],
+        depends_on: str | None = None,
+    ) -> Job:
+        """A new queued job, in the caller's transaction: its resource appears with it or not at all."""
+        row = JobRow(
+            id=new_id(Prefix.JOB), kind=kind, resource_id=resource_id, spec=spec, depends_on=depends_on
+        )
+        session.add(row)
+        session.flush()
+        add_event(session, row.id, "state", {"state": JobState.QUEUED, "reason": None})
+        return as_job(row)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it stands."""
+        with self._database.session() as session:
+            row = session.get(JobRow, job_id)
+            if row is None:
+                raise NotFoundError(f"no job {job_id!r}")
+            return as_job(row)
+
+    def list(
+        self,
+        *,
+        page_size: int,
+        after: tuple[datetime, str] | None = None,
+        states: Collection[JobState] | None = None,
+    ) -> Sequence[Job]:
+        """A page of jobs, newest first; `after` is the last one's (created_at, id)."""
+        query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(page_size)
+        if after is not None:
+            query = query.where(tuple_(JobRow.created_at, JobRow.id) < tuple_(*after))
+        if states is not None:
+            query = query.where(JobRow.state.in_(states))
+        with self._database.session() as session:
+            return [as_job(row) for row in session.scalars(query)]
+
+    def claim(
+        self, worker: str, *, lease_s: float, kinds: Collection[JobKind] | None = None
+    ) -> Lease | None:
+        """The oldest job that can start, now leased to `worker`; None when there is none."""
+        with self._database.begin() as session:
+            while (row := session.scalar(_claimable(kinds))) is not None:
+                if row.attempt < row.max_attempts:
+                    return _grant(session, row, worker=worker, lease_s=lease_s)
+                fail_exhausted(session, row)
+        return None
+
+    def sweep(self) -> int:
+        """Take back what dead workers held and fail what can never start; the number of jobs changed."""
+        with self._database.begin() as session:
+            num_changed = take_back_expired(session)
+            # A job failed here may itself be waited for.
+            while num_failed := fail_orphans(session):
+                num_changed += num_failed
+        return num_changed
+
+    def heartbeat(self, lease: Lease, *, lease_s: float, progress: Progress | None = None) -> JobState:
+        """Renew the lease and tell how far the work is; the state, so that the worker sees `cancelling`."""
+        with self._database.begin() as session:
+            row = lock_leased(session, lease)
+            row.lease_expires_at = now(session) + timedelta(seconds=lease_s)
+            if progress is not None:
+                _set_progress(session, row, progress)
+            return JobState(row.state)
+
+    @contextmanager
+    def leased(self, lease: Lease) -> Iterator[Session]:
+        """A transaction that owns the job: every result of a worker is written through one.
+
+        Keep it short: heartbeats of the same job wait for it.
+        """
+        with self._database.begin() as session:
+            lock_leased(session, lease)
+            yield session
+
+    def succeed(self, lease: Lease, session: Session | None = None) -> JobState:
+        """End the job well, within `leased` when its session is given. One being cancelled ends cancelled."""
+        return self._end(lease, JobState.SUCCEEDED, session=session)
+
+    def fail(self, lease: Lease, error: str) -> JobState:
+        """End the job for a reason that trying again would not mend."""
+        return self._end(lease, JobState.FAILED, error=error)
+
+    def cancelled(self, lease: Lease) -> JobState:
+        """The worker has seen the request to cancel and stopped."""
+        return self._end(lease, JobState.CANCELLED)
+
+    def release(self, lease: Lease, reason: str) -> JobState:
+        """Give the job back unfinished, as a draining worker does: the attempt does not count."""
+        with self._database.begin() as session:
+            row = lock_leased(session, lease)
+            if row.state == JobState.CANCELLING:
+                move(session, row, JobState.CANCELLED, reason=reason)
+            else:
+                row.attempt -= 1
+                move(session, row, JobState.QUEUED, reason=reason)
+            return JobState(row.state)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Ask for the job to stop; asking again changes nothing. ConflictError once it has ended."""
+        with self._database.begin() as session:
+            row = lock(session, job_id)
+            state = JobState(row.state)
+            if state == JobState.QUEUED:
+                move(session, row, JobState.CANCELLED, reason="cancelled before it started")
+            elif state == JobState.RUNNING:
+                move(session, row, JobState.CANCELLING, reason="cancel requested")
+            elif state in (JobState.SUCCEEDED, JobState.FAILED):
+                raise ConflictError(f"job {job_id} has {state}; only a job that goes on can be cancelled")
+            session.flush()
+            return as_job(row)
+
+    def events(self, job_id: str, *, after_id: int = 0, limit: int = 100) -> Sequence[JobEvent]:
+        """Events newer than `after_id`, oldest first."""
+        query = (
+            select(JobEventRow)
+            .where(JobEventRow.job_id == job_id, JobEventRow.id > after_id)
+            .order_by(JobEventRow.id)
+            .limit(limit)
+        )
+        with self._database.session() as session:
+            return [as_event(row) for row in session.scalars(query)]
+
+    def _end(
+        self, lease: Lease, target: JobState, *, error: str | None = None, session: Session | None = None
+    ) -> JobState:
+        with self._database.begin() if session is None else nullcontext(session) as active:
+            row = lock_leased(active, lease)
+            if error is not None:
+                row.error = error
+            is_cancelling = row.state == JobState.CANCELLING
+            move(active, row, JobState.CANCELLED if is_cancelling else target, reason=row.state_reason)
+            return JobState(row.state)
+
+
+def _claimable(kinds: Collection[JobKind] | None) -> Select[JobRow]:
+    dependency = aliased(JobRow)
+    is_ready = or_(
+        JobRow.depends_on.is_(None),
+        select(dependency.id)
+        .where(dependency.id == JobRow.depends_on, dependency.state == JobState.SUCCEEDED)
+        .exists(),
+    )
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, is_ready)
+    if kinds is not None:
+        query = query.where(JobRow.kind.in_(kinds))
+    return query.order_by(JobRow.created_at, JobRow.id).limit(1).with_for_update(skip_locked=True, of=JobRow)
+
+
+def _grant(session: Session, row: JobRow, *, worker: str, lease_s: float) -> Lease:
+    moment = now(session)
+    row.attempt += 1
+    row.worker = worker
+    row.lease_token = secrets.token_hex(16)
+    row.lease_expires_at = moment + timedelta(seconds=lease_s)
+    row.started_at = row.started_at or moment
+    move(session, row, JobState.RUNNING, reason=None)
+    session.flush()
+    return Lease(as_job(row), row.lease_token)
+
+
+def _set_progress(session: Session, row: JobRow, progress: Progress) -> None:
+    if progress.phase != row.phase:
+        add_event(session, row.id, "progress", asdict(progress))
+    row.phase, row.done, row.total = progress.phase, progress.done, progress.total
+    row.eta_seconds = progress.eta_seconds

@@ -1,0 +1,68 @@
+"""What the resources share: each is one row and the job that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy.orm import Session
+
+from nas.errors import NotFoundError
+from nas.job import Job
+from nas.store.jobs import as_job
+from nas.store.tables import JobRow, ResourceRow
+
+R = TypeVar("R", bound=ResourceRow)
+
+Cursor = tuple[datetime, str]
+"""Where a page ended: the last resource's `created_at` and `id`."""
+
+
+@dataclass(frozen=True)
+class WithJob(Generic[R]):
+    """A resource as read: its own columns, and its job."""
+
+    row: R
+    job: Job
+
+    @property
+    def cursor(self) -> Cursor:
+        """What to pass as `after` for the page that begins behind this resource."""
+        return self.row.created_at, self.row.id
+
+
+def get_resource(session: Session, model: type[R], resource_id: str, *, noun: str) -> WithJob[R]:
+    """The resource and its job; NotFoundError names what is missing."""
+    found = session.execute(
+        select(model, JobRow).join(JobRow, JobRow.id == model.job_id).where(model.id == resource_id)
+    ).first()
+    if found is None:
+        raise NotFoundError(f"no {noun} {resource_id!r}")
+    return WithJob(found[0], as_job(found[1]))
+
+
+def get_row(session: Session, model: type[R], resource_id: str, *, noun: str) -> R:
+    """The resource's row alone, for changing it."""
+    row = session.get(model, resource_id)
+    if row is None:
+        raise NotFoundError(f"no {noun} {resource_id!r}")
+    return row
+
+
+def list_resources(
+    session: Session,
+    model: type[R],
+    *,
+    page_size: int,
+    after: Cursor | None = None,
+    where: Sequence[ColumnElement[bool]] = (),
+) -> list[WithJob[R]]:
+    """A page, newest first. Keyset pagination: a page costs the same however deep it lies."""
+    query = select(model, JobRow).join(JobRow, JobRow.id == model.job_id).where(*where)
+    if after is not None:
+        query = query.where(tuple_(model.created_at, model.id) < tuple_(*after))
+    query = query.order_by(model.created_at.desc(), model.id.desc()).limit(page_size)
+    return [WithJob(row, as_job(job)) for row, job in session.execute(query)]

@@ -1,0 +1,128 @@
+"""Searches and their trials. A trial points at an evaluation, which other searches may share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from nas.errors import ConflictError, InvalidRequestError
+from nas.job import JobKind
+from nas.store import supernets
+from nas.store.ids import Prefix, new_id
+from nas.store.jobs import JobQueue
+from nas.store.resources import Cursor, WithJob, get_resource, list_resources
+from nas.store.tables import EvaluationRow, SearchRow, TrialRow
+
+
+@dataclass(frozen=True)
+class TrialWithEvaluation:
+    """A trial as read: its number in the search, and what was measured."""
+
+    trial: TrialRow
+    evaluation: EvaluationRow
+
+
+def create(
+    session: Session,
+    *,
+    display_name: str,
+    labels: dict[str, str],
+    supernet_id: str,
+    constraints: dict[str, Any],
+    objectives: Sequence[str],
+    num_trials: int,
+    proposer: str,
+    seed: int,
+    spec: dict[str, Any],
+    extends: str | None = None,
+) -> WithJob[SearchRow]:
+    """A search to be run; its job waits for the supernet's training."""
+    search_id = new_id(Prefix.SEARCH)
+    training = supernets.get(session, supernet_id).job
+    if extends is not None:
+        _check_extensible(get(session, extends), supernet_id)
+    job = JobQueue.enqueue(
+        session, kind=JobKind.SEARCH, resource_id=search_id, spec=spec, depends_on=training.id
+    )
+    row = SearchRow(
+        id=search_id,
+        display_name=display_name,
+        labels=labels,
+        job_id=job.id,
+        supernet_id=supernet_id,
+        constraints=constraints,
+        objectives=[*objectives],
+        num_trials=num_trials,
+        proposer=proposer,
+        seed=seed,
+        extends=extends,
+    )
+    session.add(row)
+    session.flush()
+    return WithJob(row, job)
+
+
+def get(session: Session, search_id: str) -> WithJob[SearchRow]:
+    """The search and its job."""
+    return get_resource(session, SearchRow, search_id, noun="search")
+
+
+def list(
+    session: Session, *, page_size: int, after: Cursor | None = None, supernet_id: str | None = None
+) -> Sequence[WithJob[SearchRow]]:
+    """A page of searches, newest first; of one supernet where given."""
+    where = [] if supernet_id is None else [SearchRow.supernet_id == supernet_id]
+    return list_resources(session, SearchRow, page_size=page_size, after=after, where=where)
+
+
+def freeze_known(session: Session, search_id: str, evaluation_ids: Sequence[int]) -> Sequence[int]:
+    """The evaluations the search knows from its start: those given, or what an earlier attempt froze."""
+    row = session.execute(select(SearchRow).where(SearchRow.id == search_id).with_for_update()).scalar_one()
+    if row.known_evaluation_ids is None:
+        row.known_evaluation_ids = [*evaluation_ids]
+        session.flush()
+    return row.known_evaluation_ids
+
+
+def record_trial(
+    session: Session, search_id: str, *, number: int, evaluation_id: int, round: int, is_reused: bool
+) -> None:
+    """The search's trial `number`; one already recorded stands, so a repeated round changes nothing."""
+    statement = insert(TrialRow).values(
+        search_id=search_id,
+        number=number,
+        evaluation_id=evaluation_id,
+        round=round,
+        is_reused=is_reused,
+    )
+    session.execute(statement.on_conflict_do_nothing(index_elements=["search_id", "number"]))
+
+
+def trials(
+    session: Session, search_id: str, *, page_size: int | None = None, after_number: int = -1
+) -> Sequence[TrialWithEvaluation]:
+    """Trials in their order, each with its evaluation; all of them without a page size."""
+    query = (
+        select(TrialRow, EvaluationRow)
+        .join(EvaluationRow, EvaluationRow.id == TrialRow.evaluation_id)
+        .where(TrialRow.search_id == search_id, TrialRow.number > after_number)
+        .order_by(TrialRow.number)
+        .limit(page_size)
+    )
+    return [TrialWithEvaluation(trial, evaluation) for trial, evaluation in session.execute(query)]
+
+
+def _check_extensible(earlier: WithJob[SearchRow], supernet_id: str) -> None:
+    if earlier.row.supernet_id != supernet_id:
+        raise InvalidRequestError(
+            f"search {earlier.row.id} is of supernet {earlier.row.supernet_id}, not {supernet_id}; "
+            "a search can only extend one of the same supernet"
+        )
+    # A cancelled or failed search has trials worth building on, so any end will do.
+    if not earlier.job.state.is_terminal:
+        raise ConflictError(f"search {earlier.row.id} is {earlier.job.state}; wait for its end to extend it")

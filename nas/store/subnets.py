@@ -1,0 +1,126 @@
+"""Subnets taken out of a supernet, and the files of their bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from nas.architecture import Architecture
+from nas.errors import NotFoundError
+from nas.job import JobKind
+from nas.store import supernets
+from nas.store.ids import Prefix, new_id
+from nas.store.jobs import JobQueue
+from nas.store.resources import Cursor, WithJob, get_resource, get_row, list_resources
+from nas.store.tables import ArtifactRow, SubnetRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One file of a bundle: what a listing shows, and where its bytes are."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    uri: str
+
+
+def create(
+    session: Session,
+    *,
+    display_name: str,
+    labels: dict[str, str],
+    supernet_id: str,
+    architecture: Architecture,
+    costs: Mapping[str, int],
+    spec: dict[str, Any],
+) -> WithJob[SubnetRow]:
+    """A subnet to be specialised; its job waits for the supernet's training."""
+    subnet_id = new_id(Prefix.SUBNET)
+    training = supernets.get(session, supernet_id).job
+    job = JobQueue.enqueue(
+        session, kind=JobKind.SPECIALISE, resource_id=subnet_id, spec=spec, depends_on=training.id
+    )
+    row = SubnetRow(
+        id=subnet_id,
+        display_name=display_name,
+        labels=labels,
+        job_id=job.id,
+        supernet_id=supernet_id,
+        architecture_key=architecture.key,
+        architecture=architecture.to_json(),
+        macs=int(costs["macs"]),
+        params=int(costs["params"]),
+        size_bytes=int(costs["size_bytes"]),
+        peak_activation_bytes=int(costs["peak_activation_bytes"]),
+    )
+    session.add(row)
+    session.flush()
+    return WithJob(row, job)
+
+
+def get(session: Session, subnet_id: str) -> WithJob[SubnetRow]:
+    """The subnet and its job."""
+    return get_resource(session, SubnetRow, subnet_id, noun="subnet")
+
+
+def list(
+    session: Session, *, page_size: int, after: Cursor | None = None, supernet_id: str | None = None
+) -> Sequence[WithJob[SubnetRow]]:
+    """A page of subnets, newest first; of one supernet where given."""
+    where = [] if supernet_id is None else [SubnetRow.supernet_id == supernet_id]
+    return list_resources(session, SubnetRow, page_size=page_size, after=after, where=where)
+
+
+def publish(
+    session: Session,
+    subnet_id: str,
+    *,
+    evaluation_val_id: int,
+    evaluation_test_id: int | None,
+    artifacts: Sequence[Artifact],
+) -> None:
+    """The bundle is checked and complete: its files and figures appear together."""
+    row = get_row(session, SubnetRow, subnet_id, noun="subnet")
+    for artifact in artifacts:
+        _record_artifact(session, subnet_id, artifact)
+    row.evaluation_val_id = evaluation_val_id
+    row.evaluation_test_id = evaluation_test_id
+    row.published_at = session.execute(select(func.clock_timestamp())).scalar_one()
+    session.flush()
+
+
+def artifacts(session: Session, subnet_id: str) -> Sequence[Artifact]:
+    """The bundle's files by name; none before it is published."""
+    query = select(ArtifactRow).where(ArtifactRow.subnet_id == subnet_id).order_by(ArtifactRow.name)
+    return [_as_artifact(row) for row in session.scalars(query)]
+
+
+def artifact(session: Session, subnet_id: str, name: str) -> Artifact:
+    """One file of the bundle."""
+    row = session.get(ArtifactRow, (subnet_id, name))
+    if row is None:
+        raise NotFoundError(f"subnet {subnet_id!r} has no artefact {name!r}")
+    return _as_artifact(row)
+
+
+def _record_artifact(session: Session, subnet_id: str, artifact: Artifact) -> None:
+    values = asdict(artifact)
+    statement = insert(ArtifactRow).values(subnet_id=subnet_id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["subnet_id", "name"], set_=values))
+
+
+def _as_artifact(row: ArtifactRow) -> Artifact:
+    return Artifact(
+        name=row.name,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        media_type=row.media_type,
+        uri=row.uri,
+    )

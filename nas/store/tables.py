@@ -1,0 +1,306 @@
+"""The tables, as SQLAlchemy models. `migrations/` makes them; a test holds the two equal.
+
+One file however long: a schema is read as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nas.job import JobKind, JobState
+from nas.trial import Split
+
+BigInt = Annotated[int, mapped_column(BigInteger)]
+Moment = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
+"""A time on the database's clock, the only one that all processes share."""
+
+
+class Base(DeclarativeBase):
+    """The schema's metadata. Every constraint has a name, so that a migration can drop it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy at class creation, never changed
+        str: Text,
+        float: Double,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        dict[str, str]: JSONB,
+        list[str]: JSONB,
+        list[dict[str, Any]]: JSONB,
+        list[int]: ARRAY(Integer),
+        list[float]: ARRAY(Double),
+    }
+
+
+def _one_of(column: str, values: Iterable[StrEnum]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class JobRow(Base):
+    """The work behind a resource, and who holds it."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=JobState.QUEUED.value)
+    state_reason: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    resource_id: Mapped[str]
+    depends_on: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    max_attempts: Mapped[int] = mapped_column(server_default=text("5"))
+    lease_token: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    phase: Mapped[str | None]
+    done: Mapped[int | None]
+    total: Mapped[int | None]
+    eta_seconds: Mapped[float | None]
+    error: Mapped[str | None]
+    created_at: Mapped[Moment]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    updated_at: Mapped[Moment] = mapped_column(onupdate=func.clock_timestamp())
+
+    __table_args__ = (
+        _one_of("state", JobState),
+        _one_of("kind", JobKind),
+        # A lease exists exactly while a worker may write.
+        CheckConstraint(
+            "(lease_token IS NOT NULL AND lease_expires_at IS NOT NULL)"
+            " = (state IN ('running', 'cancelling'))",
+            name="lease",
+        ),
+        Index("ix_jobs_claim", "created_at", "id", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("lease_token IS NOT NULL")),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+    )
+
+
+class JobEventRow(Base):
+    """Something a watcher of the job wants to hear of; ids grow, so a stream can be resumed."""
+
+    __tablename__ = "job_events"
+
+    id: Mapped[BigInt] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    kind: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[Moment]
+
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+
+class ResourceRow(Base):
+    """What every resource made by a job has in common."""
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    display_name: Mapped[str]
+    labels: Mapped[dict[str, str]]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    created_at: Mapped[Moment]
+
+
+class DatasetRow(ResourceRow):
+    """Labelled images. What the import finds in them is null until it has."""
+
+    __tablename__ = "datasets"
+
+    source: Mapped[dict[str, Any]]
+    fingerprint: Mapped[str | None]
+    num_classes: Mapped[int | None]
+    in_channels: Mapped[int | None]
+    image_height: Mapped[int | None]
+    image_width: Mapped[int | None]
+    class_names: Mapped[list[str] | None]
+    mean: Mapped[list[float] | None]
+    std: Mapped[list[float] | None]
+    num_train: Mapped[int | None]
+    num_calibration: Mapped[int | None]
+    num_val: Mapped[int | None]
+    num_test: Mapped[int | None]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class SupernetRow(ResourceRow):
+    """A weight-shared network. The weights' columns are null until training ends."""
+
+    __tablename__ = "supernets"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    search_space: Mapped[str]
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[BigInt]
+    num_workers: Mapped[int]
+    checkpoint: Mapped[str | None]
+    weights_uri: Mapped[str | None]
+    calibration: Mapped[str | None]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class TrainingPointRow(Base):
+    """One point of the training curves."""
+
+    __tablename__ = "training_points"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int]
+    images_seen: Mapped[BigInt]
+    train_loss: Mapped[float]
+    learning_rate: Mapped[float]
+    accuracy_val_largest: Mapped[float | None]
+    accuracy_val_smallest: Mapped[float | None]
+    num_images_val: Mapped[int | None]
+    elapsed_s: Mapped[float]
+
+
+class EvaluationRow(Base):
+    """One network measured, and what it costs. Found once, shared by every search of the supernet."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[BigInt] = mapped_column(primary_key=True)
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"))
+    checkpoint: Mapped[str]
+    architecture_key: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    split: Mapped[str]
+    num_images: Mapped[int]
+    calibration: Mapped[str]
+    num_correct: Mapped[int]
+    per_class_correct: Mapped[list[int]]
+    per_class_images: Mapped[list[int]]
+    correct_bitmap: Mapped[bytes]
+    macs: Mapped[BigInt]
+    params: Mapped[BigInt]
+    size_bytes: Mapped[BigInt]
+    peak_activation_bytes: Mapped[BigInt]
+    duration_s: Mapped[float]
+    created_at: Mapped[Moment]
+
+    __table_args__ = (
+        UniqueConstraint(
+            "supernet_id",
+            "checkpoint",
+            "architecture_key",
+            "split",
+            "num_images",
+            "calibration",
+            name="uq_evaluations_identity",
+        ),
+        _one_of("split", Split),
+        CheckConstraint("num_images > 0 AND num_correct BETWEEN 0 AND num_images", name="proportion"),
+        Index(None, "supernet_id", "split", "macs"),
+    )
+
+
+class SearchRow(ResourceRow):
+    """A question put to a supernet: objectives, constraints, and how many trials to spend."""
+
+    __tablename__ = "searches"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), index=True)
+    constraints: Mapped[dict[str, Any]]
+    objectives: Mapped[list[str]]
+    num_trials: Mapped[int]
+    proposer: Mapped[str]
+    seed: Mapped[BigInt]
+    extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"))
+    known_evaluation_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    """The evaluations known at the start, frozen: a resumed search must see the very same."""
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class TrialRow(Base):
+    """Which evaluation was the search's n-th, and whether it was there before."""
+
+    __tablename__ = "trials"
+
+    search_id: Mapped[str] = mapped_column(ForeignKey("searches.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    evaluation_id: Mapped[BigInt] = mapped_column(ForeignKey("evaluations.id"))
+    round: Mapped[int]
+    is_reused: Mapped[bool]
+    created_at: Mapped[Moment]
+
+
+class SubnetRow(ResourceRow):
+    """A network taken out of a supernet. It has evaluations and a date once its bundle is published."""
+
+    __tablename__ = "subnets"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), index=True)
+    architecture_key: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    macs: Mapped[BigInt]
+    params: Mapped[BigInt]
+    size_bytes: Mapped[BigInt]
+    peak_activation_bytes: Mapped[BigInt]
+    evaluation_val_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), type_=BigInteger)
+    evaluation_test_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), type_=BigInteger)
+    published_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class ArtifactRow(Base):
+    """One file of a bundle. Its bytes lie in the artefact store."""
+
+    __tablename__ = "artifacts"
+
+    subnet_id: Mapped[str] = mapped_column(ForeignKey("subnets.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[BigInt]
+    sha256: Mapped[str]
+    media_type: Mapped[str]
+    uri: Mapped[str]
+
+
+class IdempotencyKeyRow(Base):
+    """A creating request already seen, and its answer once there is one."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_digest: Mapped[str]
+    status: Mapped[int | None]
+    response: Mapped[dict[str, Any] | None]
+    headers: Mapped[dict[str, str] | None]
+    created_at: Mapped[Moment] = mapped_column(index=True)
