@@ -36,7 +36,9 @@ _CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class CostTable:
+    """What one cost term costs for every combination of the decisions it depends on."""
+
     columns: tuple[int, ...]
     """Columns of the codes that index the table."""
     strides: tuple[int, ...]
@@ -76,8 +78,8 @@ def batch_costs(
     channels = space.default_channels if in_channels is None else in_channels
     additive = [name for name in names if name in ADDITIVE_COST_NAMES]
     results = {name: np.zeros(len(rows), dtype=np.int64) for name in names}
-    tables = _additive_tables(space, classes, channels) if additive else ()
-    peaks = _peak_tables(space, classes, channels) if PEAK in names else ()
+    tables = additive_tables(space, classes, channels) if additive else ()
+    peaks = peak_tables(space, classes, channels) if PEAK in names else ()
     for start in range(0, len(rows), _CHUNK_ROWS):
         # Columns one after the other in memory: each look-up index is built from a few whole columns.
         columns = np.ascontiguousarray(rows[start : start + _CHUNK_ROWS].T)
@@ -108,13 +110,14 @@ def _checked_codes(
 
 
 @lru_cache(maxsize=32)
-def _additive_tables(space: SearchSpace, num_classes: int, in_channels: int) -> tuple[_Table, ...]:
+def additive_tables(space: SearchSpace, num_classes: int, in_channels: int) -> tuple[CostTable, ...]:
     """One table a cost term. A space is a value, so its tables are made once a process."""
     return _tables(space, space.cost_terms(), _additive_costs, num_classes, in_channels)
 
 
 @lru_cache(maxsize=32)
-def _peak_tables(space: SearchSpace, num_classes: int, in_channels: int) -> tuple[_Table, ...]:
+def peak_tables(space: SearchSpace, num_classes: int, in_channels: int) -> tuple[CostTable, ...]:
+    """The same for `peak_activation_bytes`."""
     return _tables(space.peak_equivalent(), space.peak_terms(), _peak_costs, num_classes, in_channels)
 
 
@@ -148,7 +151,7 @@ def _peak_costs(terms: Sequence[CostTerm], layers: Sequence[LayerSpec]) -> list[
 
 def _tables(
     space: SearchSpace, terms: Sequence[CostTerm], cost: _CostOfTerms, num_classes: int, in_channels: int
-) -> tuple[_Table, ...]:
+) -> tuple[CostTable, ...]:
     options = {d.name: d.options for d in space.decisions}
     filled: list[_Entries] = [{} for _ in terms]
     # The term with most combinations first: setting like decisions alike fills the others on the way.
@@ -182,11 +185,11 @@ def _assignment(
 
 def _table(
     space: SearchSpace, term: CostTerm, entries: _Entries, options: dict[str, tuple[Value, ...]]
-) -> _Table:
+) -> CostTable:
     position = {d.name: i for i, d in enumerate(space.decisions)}
     sizes = [len(options[name]) for name in term.decisions]
     ordered = [entries[combination] for combination in product(*(options[name] for name in term.decisions))]
-    return _Table(
+    return CostTable(
         columns=tuple(position[name] for name in term.decisions),
         strides=tuple(prod(sizes[i + 1 :]) for i in range(len(sizes))),
         costs={name: np.array([entry[name] for entry in ordered], dtype=np.int64) for name in ordered[0]},

@@ -1,0 +1,191 @@
+"""The search loop: synchronous rounds of networks, each proposed, measured, and told in its order.
+
+It does no input or output: measuring, recording and being stopped are the caller's functions. With the
+same seed and the same measurements it makes the same trials, so a search that was killed is resumed
+by running it again with an `evaluate` that knows what was measured before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.errors import InvalidRequestError
+from nas.pareto import Floats, normalise, pareto_front
+from nas.search.region import FeasibleRegion
+from nas.search.rounds import (
+    MeasurementT,
+    Origin,
+    Round,
+    Scored,
+    SearchOutcome,
+    SearchTrial,
+    StopReason,
+)
+from nas.search.sampling import is_enumerable, sample_feasible, stratified_seeds
+from nas.search.settings import ACCURACY, SearchSettings
+
+_ASKS_PER_TRIAL = 10
+"""How often the proposer may repeat itself or leave the bounds before others choose for it."""
+_MUTANTS_PER_TRIAL = 20
+
+Evaluate = Callable[[Sequence[tuple[int, Architecture]]], Sequence[MeasurementT]]
+"""Measures numbered networks; the measurements come back in the same order."""
+
+
+class Proposer(Protocol):
+    """Chooses networks to measure, and learns from the measurements."""
+
+    def ask(self, count: int) -> Sequence[Architecture]:
+        """Networks to measure next; at most `count`. Some may never be told."""
+
+    def tell(self, results: Sequence[Scored]) -> None:
+        """All of a round, in the order of trial numbers; networks it never proposed among them."""
+
+
+class SearchLoop(Generic[MeasurementT]):
+    """One search: seeds first, then rounds from the proposer until the budget is spent."""
+
+    def __init__(self, *, region: FeasibleRegion, settings: SearchSettings, proposer: Proposer) -> None:
+        _check_objectives(settings, region)
+        self._region = region
+        self._settings = settings
+        self._proposer = proposer
+        self._trials: list[SearchTrial[MeasurementT]] = []
+        self._cost_names = tuple(dict.fromkeys((*settings.cost_objectives, *region.bounds.names)))
+
+    def run(
+        self,
+        evaluate: Evaluate[MeasurementT],
+        *,
+        on_round: Callable[[Round[MeasurementT]], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> SearchOutcome[MeasurementT]:
+        """Search to the end; called once. `should_stop` is asked before each round.
+
+        What `evaluate` and `on_round` raise goes through: start anew with a new loop and proposer.
+        """
+        index = 0
+        while len(self._trials) < self._settings.num_trials:
+            if should_stop():
+                return self._outcome(StopReason.STOPPED)
+            chosen = self._choose(index)
+            if not chosen:
+                # The random draws miss nothing in a space that is listed whole.
+                is_proved = is_enumerable(self._region.space)
+                return self._outcome(StopReason.EXHAUSTED if is_proved else StopReason.NOTHING_NEW_FOUND)
+            on_round(self._measure(index, chosen, evaluate))
+            index += 1
+        return self._outcome(StopReason.BUDGET_SPENT)
+
+    def _choose(self, index: int) -> dict[Architecture, Origin]:
+        """Networks of the next round, distinct, feasible and never measured before."""
+        # A generator of its own for each round: what one round draws does not shift the next.
+        rng = np.random.default_rng((self._settings.seed, index))
+        if index == 0:
+            seeds = stratified_seeds(self._region, self._settings.num_seeds, rng)
+            return dict.fromkeys(seeds, Origin.SEED)
+        left = self._settings.num_trials - len(self._trials)
+        choice = _Choice(
+            region=self._region,
+            wanted=min(self._settings.round_size, left),
+            measured={t.architecture for t in self._trials},
+        )
+        choice.take_proposals(self._proposer)
+        choice.take_mutants([t.architecture for t in self._frontier()], rng)
+        choice.take_random(rng)
+        return choice.chosen
+
+    def _measure(
+        self, index: int, chosen: dict[Architecture, Origin], evaluate: Evaluate[MeasurementT]
+    ) -> Round[MeasurementT]:
+        numbered = [*enumerate(chosen, start=len(self._trials))]
+        measurements = evaluate(numbered)
+        if len(measurements) != len(numbered):
+            raise ValueError(f"asked to measure {len(numbered)} networks, evaluate gave {len(measurements)}")
+        trials = tuple(
+            SearchTrial(
+                number=number,
+                round=index,
+                origin=chosen[architecture],
+                architecture=architecture,
+                costs=self._region.costs_of(architecture, self._cost_names),
+                measurement=measurement,
+            )
+            for (number, architecture), measurement in zip(numbered, measurements, strict=True)
+        )
+        rows = self._losses(trials).tolist()
+        self._trials += trials
+        self._proposer.tell([Scored(t.architecture, tuple(r)) for t, r in zip(trials, rows, strict=True)])
+        return Round(index=index, trials=trials, frontier=self._frontier())
+
+    def _losses(self, trials: Sequence[SearchTrial[MeasurementT]]) -> Floats:
+        rows = [[self._value(trial, o.name) for o in self._settings.objectives] for trial in trials]
+        return normalise(rows, self._settings.objectives)
+
+    def _value(self, trial: SearchTrial[MeasurementT], name: str) -> float:
+        return trial.measurement.accuracy if name == ACCURACY.name else trial.costs[name]
+
+    def _frontier(self) -> tuple[SearchTrial[MeasurementT], ...]:
+        if not self._trials:
+            return ()
+        return tuple(self._trials[i] for i in pareto_front(self._losses(self._trials)))
+
+    def _outcome(self, reason: StopReason) -> SearchOutcome[MeasurementT]:
+        return SearchOutcome(trials=tuple(self._trials), frontier=self._frontier(), stop_reason=reason)
+
+
+class _Choice:
+    """A round being filled: only networks that are feasible and new are taken."""
+
+    def __init__(self, *, region: FeasibleRegion, wanted: int, measured: set[Architecture]) -> None:
+        self.chosen: dict[Architecture, Origin] = {}
+        self._region = region
+        self._wanted = wanted
+        self._measured = measured
+
+    @property
+    def missing(self) -> int:
+        """How many are still to be chosen."""
+        return self._wanted - len(self.chosen)
+
+    def take_proposals(self, proposer: Proposer) -> None:
+        """Ask until the round is full, the proposer has nothing, or it has repeated itself too often."""
+        num_asks = _ASKS_PER_TRIAL * self._wanted
+        while self.missing and num_asks > 0:
+            proposals = proposer.ask(min(self.missing, num_asks))
+            if not proposals:
+                return
+            num_asks -= len(proposals)
+            for architecture in proposals:
+                self._take(self._region.space.canonical(architecture), Origin.PROPOSED)
+
+    def take_mutants(self, parents: Sequence[Architecture], rng: np.random.Generator) -> None:
+        """Neighbours of the best so far."""
+        for _ in range(_MUTANTS_PER_TRIAL * self.missing):
+            if not self.missing:
+                return
+            parent = parents[int(rng.integers(len(parents)))]
+            self._take(self._region.space.mutate(parent, rng), Origin.MUTATED)
+
+    def take_random(self, rng: np.random.Generator) -> None:
+        """Any that keep the bounds."""
+        if self.missing:
+            seen = self._measured | self.chosen.keys()
+            for architecture in sample_feasible(self._region, self.missing, rng, exclude=seen):
+                self._take(architecture, Origin.RANDOM)
+
+    def _take(self, architecture: Architecture, origin: Origin) -> None:
+        is_new = architecture not in self._measured and architecture not in self.chosen
+        if self.missing and is_new and self._region.contains(architecture):
+            self.chosen[architecture] = origin
+
+
+def _check_objectives(settings: SearchSettings, region: FeasibleRegion) -> None:
+    for name in settings.cost_objectives:
+        if name not in region.costs.names:
+            allowed = ", ".join([ACCURACY.name, *region.costs.names])
+            raise InvalidRequestError(f"objective '{name}' is unknown; allowed: {allowed}")

@@ -1,0 +1,56 @@
+"""FeasibleRegion: the networks of a space that keep the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.architecture import Architecture
+from nas.search.constraints import Bounds
+from nas.search.cost_model import Codes, CostModel
+from nas.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class FeasibleRegion:
+    """A space under bounds, by a cost model."""
+
+    costs: CostModel
+    """Says what networks cost, and of which space they are."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """None by default."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space the networks are of."""
+        return self.costs.space
+
+    def worst_ratio(self, codes: Codes) -> NDArray[np.float64]:
+        """For each encoded network the largest ratio of a cost to its bound; 0 without bounds."""
+        if not self.bounds.limits:
+            return np.zeros(len(codes))
+        return self.bounds.worst_ratio(self.costs.batch(codes, self.bounds.names))
+
+    def holds(self, codes: Codes) -> NDArray[np.bool_]:
+        """Which encoded networks keep every bound, as spelled."""
+        return self.worst_ratio(codes) <= 1.0
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether this network keeps every bound."""
+        return bool(self.holds(self.space.encode([architecture]))[0])
+
+    def members(self, codes: Codes) -> Iterator[Architecture]:
+        """The networks among the encoded ones that keep every bound, canonical, one by one."""
+        for row in codes[self.holds(codes)]:
+            architecture = self.space.canonical(self.space.decode(row))
+            # Where equal networks have several spellings, the canonical one has costs of its own.
+            if self.contains(architecture):
+                yield architecture
+
+    def costs_of(self, architecture: Architecture, names: Sequence[str]) -> dict[str, float]:
+        """The named costs of one network."""
+        batch = self.costs.batch(self.space.encode([architecture]), names)
+        return {name: values[0].item() for name, values in batch.items()}

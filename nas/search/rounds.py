@@ -1,0 +1,88 @@
+"""What a search yields: trials in rounds, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from nas.architecture import Architecture
+
+
+class Measurement(Protocol):
+    """What the loop needs to know of a measurement; `nas.trial.Evaluation` is one."""
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of images classified rightly, 0 to 1."""
+
+
+MeasurementT = TypeVar("MeasurementT", bound=Measurement)
+
+
+class Origin(StrEnum):
+    """Why a network was tried."""
+
+    SEED = "seed"
+    """Of the stratified first round."""
+    PROPOSED = "proposed"
+    """By the proposer."""
+    MUTATED = "mutated"
+    """A neighbour of a frontier member, after the proposer only repeated itself."""
+    RANDOM = "random"
+    """Drawn at random, after neighbours only repeated themselves."""
+
+
+class StopReason(StrEnum):
+    """Why a search ended."""
+
+    BUDGET_SPENT = "budget_spent"
+    """Every trial asked for was measured."""
+    EXHAUSTED = "exhausted"
+    """Every network that keeps the bounds was measured: proved by listing them."""
+    NOTHING_NEW_FOUND = "nothing_new_found"
+    """A capped search for a further network that keeps the bounds found none; there may be some."""
+    STOPPED = "stopped"
+    """The caller asked for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrial(Generic[MeasurementT]):
+    """One network measured by a search."""
+
+    number: int
+    """From 0, in the order the search chose them."""
+    round: int
+    origin: Origin
+    architecture: Architecture
+    costs: dict[str, float]
+    """Those bounded and those searched for."""
+    measurement: MeasurementT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round(Generic[MeasurementT]):
+    """The trials measured together, and where the search stands after them."""
+
+    index: int
+    trials: tuple[SearchTrial[MeasurementT], ...]
+    frontier: tuple[SearchTrial[MeasurementT], ...]
+    """Of all trials so far, by rising first objective as minimised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome(Generic[MeasurementT]):
+    """Everything a search measured."""
+
+    trials: tuple[SearchTrial[MeasurementT], ...]
+    frontier: tuple[SearchTrial[MeasurementT], ...]
+    stop_reason: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A measured network as proposers see it."""
+
+    architecture: Architecture
+    losses: tuple[float, ...]
+    """The objectives in their order, all minimised."""

@@ -1,0 +1,164 @@
+"""Fronts, hypervolume and queries against brute force."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from nas.pareto import Direction, Objective, best_under, hypervolume, normalise, pareto_front
+
+
+def brute_force_front(values: np.ndarray) -> list[int]:
+    """Dominated by nobody, equal to nobody earlier; by the rows themselves."""
+    kept = [
+        i
+        for i, row in enumerate(values)
+        if not any((other <= row).all() and (other < row).any() for other in values)
+        and not any((other == row).all() for other in values[:i])
+    ]
+    return sorted(kept, key=lambda i: tuple(values[i]))
+
+
+def inclusion_exclusion(values: np.ndarray, reference: np.ndarray) -> float:
+    boxes = [row for row in values if (row < reference).all()]
+    return float(
+        sum(
+            (-1) ** (size + 1) * np.prod(reference - np.max(chosen, axis=0))
+            for size in range(1, len(boxes) + 1)
+            for chosen in combinations(boxes, size)
+        )
+    )
+
+
+def random_sets(count: int, *, max_rows: int, objectives: tuple[int, ...], seed: int = 0):
+    """Small whole numbers, so that ties and duplicates abound, and continuous values in turn."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        shape = (int(rng.integers(0, max_rows + 1)), objectives[index % len(objectives)])
+        yield rng.integers(0, 5, shape).astype(float) if index % 3 else rng.random(shape)
+
+
+def test_front_equals_brute_force_with_ties_and_duplicates():
+    for values in random_sets(500, max_rows=40, objectives=(1, 2, 3, 4, 5)):
+        assert pareto_front(values).tolist() == brute_force_front(values)
+
+
+def test_front_of_infinite_values_equals_brute_force():
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        values = rng.choice([-np.inf, 0.0, -0.0, 1.0, np.inf], (12, int(rng.integers(1, 5))))
+        assert pareto_front(values).tolist() == brute_force_front(values)
+
+
+@pytest.mark.parametrize("num_objectives", [4, 5])
+def test_front_found_in_blocks_equals_one_found_row_by_row(num_objectives):
+    values = np.random.default_rng(2).integers(0, 20, (1500, num_objectives)).astype(float)
+    front = values[pareto_front(values)]
+    dominated = [(front <= row).all(axis=1).any() for row in values]
+    assert all(dominated)
+    assert len(np.unique(front, axis=0)) == len(front)
+    for row in front:
+        assert not ((front <= row).all(axis=1) & (front < row).any(axis=1)).any()
+
+
+def test_front_does_not_depend_on_insertion_order():
+    rng = np.random.default_rng(3)
+    for values in random_sets(100, max_rows=60, objectives=(2, 3, 4), seed=4):
+        shuffled = rng.permutation(values)
+        assert np.array_equal(values[pareto_front(values)], shuffled[pareto_front(shuffled)])
+
+
+@pytest.mark.parametrize("num_objectives", [2, 3, 4])
+def test_front_of_a_million_points_is_quick(num_objectives):
+    values = np.random.default_rng(5).random((1_000_000, num_objectives))
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        pareto_front(values)
+        times.append(time.perf_counter() - start)
+    # Twice the promise: other work may share the processor.
+    assert min(times) < 2.0
+
+
+def test_front_of_nothing_is_empty():
+    assert pareto_front([]).tolist() == []
+    assert pareto_front(np.empty((0, 3))).tolist() == []
+
+
+@pytest.mark.parametrize("values", [[[1.0, float("nan")]], [1.0, 2.0], np.empty((2, 0))])
+def test_front_refuses_nan_and_wrong_shapes(values):
+    with pytest.raises(ValueError, match=r"NaN|shape"):
+        pareto_front(values)
+
+
+def test_hypervolume_equals_inclusion_exclusion():
+    for values in random_sets(200, max_rows=12, objectives=(1, 2, 3, 4), seed=6):
+        reference = np.full(values.shape[1], 4.0 if values.max(initial=0) > 1 else 0.9)
+        assert hypervolume(values, reference) == pytest.approx(inclusion_exclusion(values, reference))
+
+
+@pytest.mark.parametrize("num_objectives", [2, 3, 4, 5])
+def test_hypervolume_never_falls_when_a_point_is_added(num_objectives):
+    values = np.random.default_rng(7).random((30, num_objectives)) * 1.2
+    volumes = [hypervolume(values[:count], np.ones(num_objectives)) for count in range(31)]
+    assert volumes[0] == 0.0
+    assert all(after >= before - 1e-12 for before, after in pairwise(volumes))
+
+
+@pytest.mark.parametrize("num_objectives", [2, 3, 4])
+def test_hypervolume_only_gains_by_points_better_than_the_reference_everywhere(num_objectives):
+    inside = np.random.default_rng(8).random((10, num_objectives))
+    beyond = np.r_[inside, [np.r_[1.0, np.full(num_objectives - 1, -9.0)]], [np.full(num_objectives, np.inf)]]
+    assert hypervolume(beyond, np.ones(num_objectives)) == hypervolume(inside, np.ones(num_objectives))
+
+
+def test_hypervolume_in_three_objectives_equals_that_with_a_constant_fourth():
+    values = np.random.default_rng(9).random((80, 3))
+    padded = np.c_[values, np.zeros(80)]
+    assert hypervolume(padded, np.ones(4)) == pytest.approx(hypervolume(values, np.ones(3)))
+
+
+def test_hypervolume_refuses_what_has_no_volume():
+    with pytest.raises(ValueError, match="NaN"):
+        hypervolume([[0.0, float("nan")]], [1.0, 1.0])
+    with pytest.raises(ValueError, match="finite"):
+        hypervolume([[0.0, 0.0]], [1.0, float("inf")])
+    with pytest.raises(ValueError, match="infinite"):
+        hypervolume([[0.0, -float("inf")]], [1.0, 1.0])
+    with pytest.raises(ValueError, match="shape"):
+        hypervolume([[0.0, 0.0, 0.0]], [1.0, 1.0])
+
+
+def full_scan(accuracies, costs, bounds) -> int | None:
+    allowed = [i for i, row in enumerate(costs) if all(c <= b for c, b in zip(row, bounds, strict=True))]
+    return min(allowed, key=lambda i: (-accuracies[i], *costs[i][:1], i), default=None)
+
+
+def test_every_query_under_bounds_equals_a_full_scan():
+    rng = np.random.default_rng(10)
+    for _ in range(500):
+        num_rows, num_costs = int(rng.integers(0, 30)), int(rng.integers(0, 4))
+        accuracies = rng.integers(0, 4, num_rows) / 4
+        costs = rng.integers(0, 5, (num_rows, num_costs)).astype(float)
+        bounds = rng.choice([0.0, 1.0, 3.0, np.inf], num_costs)
+        assert best_under(accuracies, costs, bounds) == full_scan(accuracies, costs, bounds)
+
+
+def test_query_under_bounds_refuses_nan():
+    good, bad = [1.0], [float("nan")]
+    for accuracies, costs, bounds in ((bad, [good], good), (good, [bad], good), (good, [good], bad)):
+        with pytest.raises(ValueError, match="NaN"):
+            best_under(accuracies, costs, bounds)
+
+
+def test_normalise_turns_only_what_is_maximised_and_back():
+    objectives = (Objective("accuracy", Direction.MAXIMISE), Objective("macs", Direction.MINIMISE))
+    values = np.array([[0.9, 3.0], [0.0, 5.0]])
+    turned = normalise(values, objectives)
+    assert turned.tolist() == [[-0.9, 3.0], [0.0, 5.0]]
+    assert np.array_equal(normalise(turned, objectives), values)
+    with pytest.raises(ValueError, match="shape"):
+        normalise([[1.0]], objectives)
