@@ -56,7 +56,7 @@ class SubnetEvaluator:
         *,
         started: float | None = None,
     ) -> Evaluation:
-        """The accuracy of whatever `logits_of` computes on the images of `split`: an extracted module, say."""
+        """The accuracy of what `logits_of` computes on the images of `split`: an extracted module, say."""
         started = time.perf_counter() if started is None else started
         labels = self._data.labels(split)
         is_correct = self._predictions(logits_of, architecture, split) == labels

@@ -1,0 +1,110 @@
+"""Data sets on a worker: imported once, kept decoded, made again from their source when the copy is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from nas.errors import DatasetError
+from nas.job import Job
+from nas.store import datasets
+from nas.store.database import Database
+from nas.store.datasets import DatasetContents
+from supernet.data import DataSource, DataSplits, SplitPlan, load_cache, load_source, make_splits, save_cache
+from workers.context import JobContext
+from workers.service import Finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReference:
+    """Enough to get the very same splits in any process."""
+
+    dataset_id: str
+    source: dict[str, Any]
+    split: dict[str, Any]
+    fingerprint: str
+    cache: Path
+
+    def load(self) -> DataSplits:
+        """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
+        if not self.cache.exists():
+            save_cache(import_splits(self.source, self.split), self.cache)
+        splits = load_cache(self.cache)
+        if splits.fingerprint != self.fingerprint:
+            raise DatasetError(
+                f"the images of data set {self.dataset_id} have changed since it was registered; "
+                "restore them, or register them as a new data set"
+            )
+        return splits
+
+    def data_source(self) -> DataSource:
+        """Where the images come from."""
+        return DataSource.from_json(self.source)
+
+
+def import_splits(source: dict[str, Any], split: dict[str, Any]) -> DataSplits:
+    """Decode the source and draw the splits."""
+    return make_splits(load_source(DataSource.from_json(source)), SplitPlan.from_json(split))
+
+
+class DatasetImport:
+    """Runs `import_dataset` jobs."""
+
+    def __init__(self, database: Database, home: Path) -> None:
+        self._database = database
+        self._home = home
+
+    def run(self, job: Job, context: JobContext) -> Finish:
+        """Decode, split, keep, and say what was found."""
+        context.report("decode", 0, 1)
+        splits = import_splits(job.spec["source"], job.spec["split"])
+        context.check()
+        save_cache(splits, cache_folder(self._home, job.resource_id))
+        context.report("decode", 1, 1)
+        contents = _contents(splits)
+
+        def finish(session: Session) -> None:
+            datasets.set_contents(session, job.resource_id, contents)
+
+        return finish
+
+
+def dataset_reference(database: Database, home: Path, dataset_id: str) -> DatasetReference:
+    """The registered data set, ready to be loaded here."""
+    with database.session() as session:
+        found = datasets.get(session, dataset_id)
+    if found.row.fingerprint is None:
+        raise DatasetError(f"data set {dataset_id} is not imported: its job is {found.job.state}")
+    return DatasetReference(
+        dataset_id=dataset_id,
+        source=found.row.source,
+        split=found.job.spec["split"],
+        fingerprint=found.row.fingerprint,
+        cache=cache_folder(home, dataset_id),
+    )
+
+
+def cache_folder(home: Path, dataset_id: str) -> Path:
+    """Where a machine keeps the decoded images of a data set."""
+    return home / "datasets" / dataset_id
+
+
+def _contents(splits: DataSplits) -> DatasetContents:
+    height, width = splits.image_size
+    return DatasetContents(
+        fingerprint=splits.fingerprint,
+        num_classes=splits.num_classes,
+        in_channels=splits.num_channels,
+        image_height=height,
+        image_width=width,
+        class_names=list(splits.class_names),
+        mean=list(splits.mean),
+        std=list(splits.std),
+        num_train=len(splits.train),
+        num_calibration=len(splits.calibration),
+        num_val=len(splits.val),
+        num_test=len(splits.test),
+    )

@@ -1,0 +1,141 @@
+"""Data-parallel training on Ray Train workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from nas.errors import NasError
+from nas.store.supernets import TrainingPoint
+from supernet.training.collective import TorchCollective
+from workers.training import Observer, TrainingPlan, train
+
+_POLL_S = 1.0
+_RESTARTS = 3
+
+
+@ray.remote(num_cpus=0)
+class NoticeBoard:
+    """Where rank 0 leaves what it has to tell, and every rank reads whether to stop."""
+
+    def __init__(self) -> None:
+        self._progress: tuple[int, int] | None = None
+        self._notices: list[tuple[str, tuple[Any, ...]]] = []
+        self._is_stopped = False
+
+    def tell_progress(self, done: int, total: int) -> bool:
+        """Note how far the run is; whether it is to stop."""
+        self._progress = (done, total)
+        return self._is_stopped
+
+    def tell(self, method: str, arguments: tuple[Any, ...]) -> None:
+        """Leave a call for the observer in the worker's process."""
+        self._notices.append((method, arguments))
+
+    def is_stopped(self) -> bool:
+        """Whether the run is to stop."""
+        return self._is_stopped
+
+    def stop(self) -> None:
+        """Ask every rank to stop."""
+        self._is_stopped = True
+
+    def collect(self) -> tuple[tuple[int, int] | None, list[tuple[str, tuple[Any, ...]]]]:
+        """Everything told since the last call."""
+        notices, self._notices = self._notices, []
+        return self._progress, notices
+
+
+class StoppedError(NasError):
+    """The run was asked to stop."""
+
+
+class _BoardObserver:
+    """An Observer on a Ray Train worker. Only rank 0 has anything to tell."""
+
+    def __init__(self, board: Any, rank: int) -> None:
+        self._board = board
+        self._rank = rank
+        self._asked_at = 0.0
+
+    def on_step(self, done: int, total: int) -> None:
+        if time.monotonic() - self._asked_at < _POLL_S:
+            return
+        self._asked_at = time.monotonic()
+        board, is_first = self._board, self._rank == 0
+        if ray.get(board.tell_progress.remote(done, total) if is_first else board.is_stopped.remote()):
+            raise StoppedError("the training was asked to stop")
+
+    def on_point(self, point: TrainingPoint) -> None:
+        ray.get(self._board.tell.remote("on_point", (point,)))
+
+    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
+        if self._rank == 0:
+            ray.get(self._board.tell.remote("on_resume", (step, differences)))
+
+
+def train_on_ray(
+    plan: TrainingPlan, *, num_workers: int, observer: Observer, check: Callable[[], None]
+) -> None:
+    """Train on `num_workers` ranks to the end. Where one dies, all restart from the last checkpoint."""
+    board = NoticeBoard.remote()
+    trainer = TorchTrainer(
+        _train_rank,
+        train_loop_config={"plan": plan, "board": board},
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(
+            storage_path=str(plan.checkpoints.parent / "ray"),
+            failure_config=FailureConfig(max_failures=_RESTARTS),
+        ),
+    )
+    fit = _Fit(trainer)
+    fit.start()
+    try:
+        while fit.is_alive():
+            fit.join(_POLL_S)
+            _forward(board, observer)
+            check()
+    except BaseException:
+        ray.get(board.stop.remote())
+        fit.join()
+        raise
+    finally:
+        ray.kill(board)
+    if fit.error is not None:
+        raise NasError(f"the Ray Train workers failed: {fit.error}") from fit.error
+
+
+class _Fit(threading.Thread):
+    """`fit` blocks, and the job has a lease to watch meanwhile."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(name="ray-train", daemon=True)
+        self._trainer = trainer
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:
+            self.error = error
+
+
+def _forward(board: Any, observer: Observer) -> None:
+    progress, notices = ray.get(board.collect.remote())
+    for method, arguments in notices:
+        getattr(observer, method)(*arguments)
+    if progress is not None:
+        observer.on_step(*progress)
+
+
+def _train_rank(config: dict[str, Any]) -> None:
+    collective = TorchCollective()
+    plan: TrainingPlan = config["plan"]
+    train(plan, collective=collective, observer=_BoardObserver(config["board"], collective.rank))

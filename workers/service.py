@@ -1,0 +1,97 @@
+"""The worker's loop: claim a job, run it, end it; until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from nas.errors import LeaseLostError, NasError
+from nas.job import Job, JobKind
+from nas.store.jobs import JobQueue, Lease
+from workers.context import JobCancelledError, JobContext, WorkerDrainingError
+
+logger = logging.getLogger(__name__)
+
+Finish = Callable[[Session], None]
+"""Writes a job's last results in the transaction that ends it."""
+
+
+class JobRunner(Protocol):
+    """Does one kind of job."""
+
+    def run(self, job: Job, context: JobContext) -> Finish:
+        """Do the work; results on the way are written through `context.transaction`."""
+        ...
+
+
+class WorkerService:
+    """One worker process: one job at a time."""
+
+    def __init__(
+        self, queue: JobQueue, runners: Mapping[JobKind, JobRunner], *, lease_s: float, poll_s: float
+    ) -> None:
+        self._queue = queue
+        self._runners = runners
+        self._lease_s = lease_s
+        self._poll_s = poll_s
+        self._draining = threading.Event()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def drain(self) -> None:
+        """Stop after giving the current job back."""
+        self._draining.set()
+
+    def run(self) -> None:
+        """Work until drained."""
+        logger.info("worker started", extra={"worker": self._name})
+        while not self._draining.is_set():
+            try:
+                has_worked = self._work_once()
+            except OperationalError as error:
+                logger.warning("the database does not answer: %s", error.orig)
+                has_worked = False
+            if not has_worked:
+                self._draining.wait(self._poll_s)
+
+    def _work_once(self) -> bool:
+        self._queue.sweep()
+        lease = self._queue.claim(self._name, lease_s=self._lease_s, kinds=list(self._runners))
+        if lease is None:
+            return False
+        logger.info("job claimed", extra={"job_id": lease.job.id, "kind": lease.job.kind})
+        try:
+            self._run_job(lease)
+        except LeaseLostError as error:
+            # Nothing to undo: whatever was not written under the lease was never written.
+            logger.warning("lease lost: %s", error, extra={"job_id": lease.job.id})
+        return True
+
+    def _run_job(self, lease: Lease) -> None:
+        job = lease.job
+        try:
+            with JobContext(self._queue, lease, lease_s=self._lease_s, draining=self._draining) as context:
+                finish = self._runners[job.kind].run(job, context)
+                context.check()
+                with context.transaction() as session:
+                    finish(session)
+                    self._queue.succeed(lease, session)
+            logger.info("job ended", extra={"job_id": job.id})
+        except JobCancelledError:
+            self._queue.cancelled(lease)
+        except WorkerDrainingError as error:
+            self._queue.release(lease, str(error))
+        except (LeaseLostError, OperationalError):
+            raise
+        except NasError as error:
+            logger.warning("job failed: %s", error, extra={"job_id": job.id})
+            self._queue.fail(lease, str(error))
+        except Exception as error:
+            logger.exception("job failed by a defect of ours", extra={"job_id": job.id})
+            self._queue.fail(lease, f"internal error ({type(error).__name__}): {error}")

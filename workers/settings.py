@@ -1,0 +1,27 @@
+"""What a worker reads from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Every field is an environment variable with the prefix NAS_."""
+
+    model_config = SettingsConfigDict(env_prefix="NAS_", extra="ignore")
+
+    database_url: str
+    """PostgreSQL; `nas serve` fills in the embedded server's."""
+    artifact_url: str
+    """Where weights and bundles go: a folder, or any URL fsspec understands."""
+    home: Path
+    """Scratch of this machine: decoded data sets and training checkpoints. Losing it costs time only."""
+    num_threads: int = Field(default=2, ge=1)
+    """Threads of a training in one process; resume is exact only with the same number."""
+    num_evaluators: int = Field(default=2, ge=1)
+    """Single-threaded Ray actors that measure networks during a search."""
+    lease_s: float = Field(default=20.0, ge=1)
+    """A worker that is silent this long has lost its job."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """How often an idle worker looks for a job."""

@@ -1,0 +1,176 @@
+"""Runs `specialise` jobs: cuts a network out, measures it, and publishes its bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from sqlalchemy.orm import Session
+
+from nas.architecture import Architecture
+from nas.costs import costs
+from nas.job import Job
+from nas.store import evaluations, subnets, supernets
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from nas.store.subnets import Artifact
+from nas.trial import Evaluation, Split
+from search_spaces import SPACES
+from supernet.data import DataSplits, ResizedSplits
+from supernet.evaluate import EVALUATION_BATCH_SIZE, SubnetEvaluator
+from supernet.export.bundle import BundleFile, write_bundle
+from supernet.export.card import Card, Preprocessing, counted_costs
+from supernet.export.verify import IMAGES
+from supernet.extract import PlainNetwork, extract
+from workers.context import JobContext
+from workers.datasets import dataset_reference
+from workers.service import Finish
+from workers.trained import TrainedSupernet, describe_supernet
+from workers.weights import fetch_weights, load_weights
+
+_STEPS = ("load", "measure", "bundle", "publish")
+
+
+class SpecialiseJob:
+    """Publishes one network of a trained supernet."""
+
+    def __init__(
+        self,
+        database: Database,
+        artifacts: ArtifactStore,
+        home: Path,
+        *,
+        num_threads: int,
+    ) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._home = home
+        self._num_threads = num_threads
+
+    def run(self, job: Job, context: JobContext) -> Finish:
+        """Extract, measure, write, check; the files and figures appear with the end of the job."""
+        torch.set_num_threads(self._num_threads)
+        self._tell(context, "load")
+        subject = self._load(job.resource_id)
+        self._tell(context, "measure")
+        measured = {split: subject.measure(split) for split in Split}
+        self._tell(context, "bundle")
+        with tempfile.TemporaryDirectory(prefix="nas-bundle-") as folder:
+            files = subject.write(Path(folder), measured)
+            self._tell(context, "publish")
+            published = [self._publish(job.resource_id, file) for file in files]
+
+        def finish(session: Session) -> None:
+            ids = {split: subject.record(session, evaluation) for split, evaluation in measured.items()}
+            subnets.publish(
+                session,
+                job.resource_id,
+                evaluation_val_id=ids[Split.VAL],
+                evaluation_test_id=ids[Split.TEST],
+                artifacts=published,
+            )
+
+        return finish
+
+    def _tell(self, context: JobContext, step: str) -> None:
+        context.check()
+        context.report(step, _STEPS.index(step), len(_STEPS))
+
+    def _load(self, subnet_id: str) -> _Subject:
+        with self._database.session() as session:
+            subnet = subnets.get(session, subnet_id).row
+            trained = describe_supernet(session, supernets.get(session, subnet.supernet_id).row)
+        data = dataset_reference(self._database, self._home, trained.row.dataset_id)
+        space = SPACES[trained.row.search_space]
+        return _Subject(
+            subnet_id,
+            trained,
+            space.canonical(space.parse(subnet.architecture)),
+            data.load(),
+            fetch_weights(self._artifacts, trained.weights_uri),
+        )
+
+    def _publish(self, subnet_id: str, file: BundleFile) -> Artifact:
+        stored = self._artifacts.put(f"subnets/{subnet_id}/{file.name}", file.path)
+        return Artifact(
+            name=file.name,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            media_type=file.media_type,
+            uri=stored.uri,
+        )
+
+
+class _Subject:
+    """The network being published, in the supernet and on its own."""
+
+    def __init__(
+        self,
+        subnet_id: str,
+        trained: TrainedSupernet,
+        architecture: Architecture,
+        splits: DataSplits,
+        weights: bytes,
+    ) -> None:
+        self._subnet_id = subnet_id
+        self._trained = trained
+        self._architecture = architecture
+        self._data = ResizedSplits(splits)
+        self._supernet = load_weights(trained.description, weights)
+        self._evaluator = SubnetEvaluator(self._supernet, self._data, checkpoint=trained.checkpoint)
+        self._statistics = self._evaluator.statistics(architecture)
+        self._network: PlainNetwork = extract(self._supernet, architecture, self._statistics)
+
+    def measure(self, split: Split) -> Evaluation:
+        """The accuracy of the extracted module, which is what the card promises."""
+        return self._evaluator.measure(self._network, self._architecture, split)
+
+    def write(self, folder: Path, measured: dict[Split, Evaluation]) -> list[BundleFile]:
+        """The bundle's files; ArtifactError unless they reproduce the supernet and the card."""
+        resolution = self._supernet.space.resolution_px(self._architecture)
+        return write_bundle(
+            folder,
+            images_at=f"/v1/subnets/{self._subnet_id}/artifacts/{IMAGES}",
+            network=self._network,
+            supernet_logits=self._supernet_logits,
+            card=self._card(measured, resolution),
+            check={
+                split: (self._data.images(split, resolution), self._data.labels(split)) for split in Split
+            },
+        )
+
+    @torch.no_grad()
+    def _supernet_logits(self, images: torch.Tensor) -> torch.Tensor:
+        return self._supernet(images, self._architecture, self._statistics)
+
+    def _card(self, measured: dict[Split, Evaluation], resolution: int) -> Card:
+        splits, row = self._data.splits, self._trained.row
+        return Card(
+            architecture=self._architecture,
+            costs=counted_costs(self._network.layers),
+            evaluations=tuple(measured.values()),
+            batch_size=EVALUATION_BATCH_SIZE,
+            preprocessing=Preprocessing(
+                resolution_px=resolution, mean=tuple(splits.mean), std=tuple(splits.std)
+            ),
+            class_names=tuple(splits.class_names),
+            supernet_id=row.id,
+            data_fingerprint=splits.fingerprint,
+            split_plan=splits.plan.to_json(),
+            recipe=row.recipe,
+            seeds={"training": row.seed, "splits": splits.plan.seed},
+            code_version=version("nas-service"),
+        )
+
+    def record(self, session: Session, evaluation: Evaluation) -> int:
+        """The evaluation's row; one measured before in the same way stands."""
+        figures = costs(
+            self._supernet.space,
+            self._architecture,
+            num_classes=self._trained.description.num_classes,
+            in_channels=self._trained.description.in_channels,
+        )
+        evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, figures)
+        return evaluation_id

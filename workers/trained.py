@@ -1,0 +1,46 @@
+"""A supernet whose weights are published: what searching and specialising start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from nas.errors import ConflictError
+from nas.store import datasets
+from nas.store.tables import SupernetRow
+from workers.weights import SupernetDescription
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSupernet:
+    """A supernet that is ready to be measured."""
+
+    row: SupernetRow
+    checkpoint: str
+    weights_uri: str
+    calibration: str
+    num_val: int
+    description: SupernetDescription
+
+
+def describe_supernet(session: Session, row: SupernetRow) -> TrainedSupernet:
+    """The supernet with what its data set says about it; ConflictError unless it is trained."""
+    if row.checkpoint is None or row.weights_uri is None or row.calibration is None:
+        raise ConflictError(f"supernet {row.id} is not trained yet; wait for its job to succeed")
+    contents = datasets.get(session, row.dataset_id).row
+    if contents.num_classes is None or contents.in_channels is None or contents.num_val is None:
+        raise ConflictError(f"data set {row.dataset_id} is not imported yet; wait for its job to succeed")
+    return TrainedSupernet(
+        row=row,
+        checkpoint=row.checkpoint,
+        weights_uri=row.weights_uri,
+        calibration=row.calibration,
+        num_val=contents.num_val,
+        description=SupernetDescription(
+            search_space=row.search_space,
+            num_classes=contents.num_classes,
+            in_channels=contents.in_channels,
+            kernel_transform=bool(row.recipe["kernel_transform"]),
+        ),
+    )

@@ -1,0 +1,177 @@
+"""Training a supernet: the run itself, the same in this process and on every Ray Train worker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nas.store.supernets import TrainingPoint
+from nas.trial import Split
+from supernet.data import DataSplits, ResizedSplits, TrainingBatches, default_augmentation
+from supernet.evaluate import SubnetEvaluator
+from supernet.network import Supernet
+from supernet.training.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from supernet.training.collective import Collective
+from supernet.training.memory import tune_malloc
+from supernet.training.paths import Role
+from supernet.training.recipe import recipe_from_json
+from supernet.training.stack import build_stack
+from supernet.training.trainer import StepStats, Trainer
+from workers.context import WorkerDrainingError
+from workers.datasets import DatasetReference
+from workers.weights import SupernetDescription
+
+_PROBE = "probe during training"
+"""In place of a checkpoint's SHA-256: probes are shown as curves, never recorded as evaluations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Everything a process needs to take part in the run."""
+
+    supernet: SupernetDescription
+    data: DatasetReference
+    recipe: dict[str, Any]
+    seed: int
+    checkpoints: Path
+    """Folder of this run's checkpoints; it must reach every process that may resume it."""
+    num_threads: int
+    """Of each process."""
+    checkpoint_interval_s: float = 20.0
+    """A killed run repeats at most this much."""
+    elapsed_before_s: float = 0.0
+    """Since the job was first started."""
+
+
+class Observer(Protocol):
+    """Whom the run tells what happens. Any call may raise to stop it."""
+
+    def on_step(self, done: int, total: int) -> None:
+        """After each step."""
+        ...
+
+    def on_point(self, point: TrainingPoint) -> None:
+        """After each epoch."""
+        ...
+
+    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
+        """The run goes on from a checkpoint; `differences` of the environment mean: not bit for bit."""
+        ...
+
+
+def train(plan: TrainingPlan, *, collective: Collective, observer: Observer) -> Path:
+    """Train to the end, from the newest checkpoint if there is one; the path of the final checkpoint."""
+    tune_malloc()
+    torch.set_num_threads(plan.num_threads)
+    return _Run(plan, collective=collective, observer=observer).finish()
+
+
+class _Run:
+    def __init__(self, plan: TrainingPlan, *, collective: Collective, observer: Observer) -> None:
+        self._plan = plan
+        self._collective = collective
+        self._observer = observer
+        self._splits = plan.data.load()
+        recipe = recipe_from_json(plan.recipe)
+        self._batches = training_batches(plan, self._splits, recipe.batch_size)
+        self._supernet = plan.supernet.build(seed=plan.seed)
+        stack = build_stack(
+            recipe, self._supernet.space, steps_per_epoch=self._batches.steps_per_epoch, seed=plan.seed
+        )
+        self._trainer = Trainer(
+            self._supernet, self._batches, stack, collective=collective, data_id=self._splits.fingerprint
+        )
+        self._probe = _Probe(self._supernet, self._splits)
+        self._started = time.monotonic()
+        self._saved_at = self._started
+        self._epoch_losses: list[float] = []
+
+    def finish(self) -> Path:
+        self._resume()
+        self._collective_start()
+        try:
+            self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
+        except WorkerDrainingError:
+            self._save()
+            raise
+        return self._save()
+
+    def _collective_start(self) -> None:
+        self._observer.on_step(self._trainer.step, self._trainer.stack.num_steps)
+
+    def _resume(self) -> None:
+        state = _newest_readable(self._plan.checkpoints)
+        if state is not None:
+            differences = self._trainer.restore(state)
+            self._observer.on_resume(self._trainer.step, differences)
+
+    def _on_step(self, stats: StepStats) -> None:
+        self._epoch_losses.append(stats.loss(Role.MAX) or sum(stats.slot_losses) / len(stats.slot_losses))
+        self._observer.on_step(stats.step + 1, self._trainer.stack.num_steps)
+        if time.monotonic() - self._saved_at > self._plan.checkpoint_interval_s:
+            self._save()
+
+    def _on_epoch(self, epoch: int, stats: StepStats) -> None:
+        losses, self._epoch_losses = self._epoch_losses, []
+        if self._collective.rank != 0:
+            return
+        largest, smallest = self._probe.measure()
+        point = TrainingPoint(
+            epoch=epoch,
+            step=stats.step + 1,
+            images_seen=(stats.step + 1) * self._batches.batch_size,
+            train_loss=sum(losses) / len(losses),
+            learning_rate=stats.learning_rate,
+            accuracy_val_largest=largest,
+            accuracy_val_smallest=smallest,
+            num_images_val=len(self._splits.val),
+            elapsed_s=self._plan.elapsed_before_s + time.monotonic() - self._started,
+        )
+        # The point first: a run killed between the two repeats the epoch and replaces its point.
+        self._observer.on_point(point)
+        self._save()
+
+    def _save(self) -> Path:
+        if self._collective.rank == 0:
+            save_checkpoint(self._trainer.state(), self._plan.checkpoints)
+        self._saved_at = time.monotonic()
+        return self._plan.checkpoints
+
+
+class _Probe:
+    """The two ends of the space on val, with statistics of their own."""
+
+    def __init__(self, supernet: Supernet, splits: DataSplits) -> None:
+        self._space = supernet.space
+        self._evaluator = SubnetEvaluator(supernet, ResizedSplits(splits), checkpoint=_PROBE)
+
+    def measure(self) -> tuple[float, float]:
+        """Accuracy of the largest and of the smallest network."""
+        ends = (self._space.largest(), self._space.smallest())
+        largest, smallest = (self._evaluator.evaluate(end, Split.VAL).accuracy for end in ends)
+        return largest, smallest
+
+
+def training_batches(plan: TrainingPlan, splits: DataSplits, batch_size: int) -> TrainingBatches:
+    """The batches of the run."""
+    augmentation = default_augmentation(plan.data.data_source(), splits.image_size)
+    return TrainingBatches(splits, batch_size, plan.seed, augmentation)
+
+
+def _newest_readable(folder: Path) -> Any:
+    """The newest checkpoint's state; a damaged one is put aside and the one before it taken."""
+    while (path := latest_checkpoint(folder)) is not None:
+        try:
+            return load_checkpoint(path)
+        except CheckpointError:
+            path.rename(path.with_name(f".damaged.{path.name}"))
+    return None

@@ -1,0 +1,136 @@
+"""Runs `train` jobs: in this process, or on several Ray Train workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from nas.job import Job
+from nas.store import supernets
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from nas.store.jobs import add_event
+from nas.store.supernets import TrainingPoint
+from nas.store.tables import SupernetRow
+from supernet.data import calibration_id
+from supernet.evaluate import CALIBRATION_BATCH_SIZE
+from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
+from supernet.training.collective import SingleProcess
+from supernet.training.recipe import recipe_from_json
+from workers.context import JobContext
+from workers.datasets import dataset_reference
+from workers.ray_training import train_on_ray
+from workers.service import Finish
+from workers.training import TrainingPlan, train
+from workers.weights import SupernetDescription, publish_weights
+
+
+class TrainingJob:
+    """Trains a supernet and publishes its weights."""
+
+    def __init__(
+        self,
+        database: Database,
+        artifacts: ArtifactStore,
+        home: Path,
+        *,
+        num_threads: int,
+        ensure_ray: Callable[[], None],
+    ) -> None:
+        self._ensure_ray = ensure_ray
+        self._database = database
+        self._artifacts = artifacts
+        self._home = home
+        self._num_threads = num_threads
+
+    def run(self, job: Job, context: JobContext) -> Finish:
+        """Train, from a checkpoint if there is one; the weights appear with the end of the job."""
+        with self._database.session() as session:
+            row = supernets.get(session, job.resource_id).row
+        plan = self._plan(row, job)
+        self._record_resolved_recipe(row, context)
+        observer = JobObserver(context, job.id, row.id)
+        if row.num_workers == 1:
+            train(plan, collective=SingleProcess(), observer=observer)
+        else:
+            self._ensure_ray()
+            train_on_ray(plan, num_workers=row.num_workers, observer=observer, check=context.check)
+        return self._publish(row, plan, context)
+
+    def _plan(self, row: SupernetRow, job: Job) -> TrainingPlan:
+        data = dataset_reference(self._database, self._home, row.dataset_id)
+        splits = data.load()
+        recipe = recipe_from_json(row.recipe)
+        started = job.started_at or job.created_at
+        return TrainingPlan(
+            supernet=SupernetDescription(
+                search_space=row.search_space,
+                num_classes=splits.num_classes,
+                in_channels=splits.num_channels,
+                kernel_transform=recipe.kernel_transform,
+            ),
+            data=data,
+            recipe=row.recipe,
+            seed=row.seed,
+            checkpoints=self._home / "checkpoints" / row.id,
+            num_threads=max(1, self._num_threads // row.num_workers),
+            elapsed_before_s=(datetime.now(UTC) - started).total_seconds(),
+        )
+
+    def _record_resolved_recipe(self, row: SupernetRow, context: JobContext) -> None:
+        with context.transaction() as session:
+            supernets.set_recipe(session, row.id, recipe_from_json(row.recipe).to_json())
+
+    def _publish(self, row: SupernetRow, plan: TrainingPlan, context: JobContext) -> Finish:
+        context.report("publish", 0, 1)
+        final = latest_checkpoint(plan.checkpoints)
+        assert final is not None  # train() has just written it
+        supernet = plan.supernet.build()
+        supernet.load_state_dict(load_checkpoint(final).weights)
+        key = f"supernets/{row.id}/weights.safetensors"
+        stored = publish_weights(self._artifacts, key, supernet, plan.checkpoints)
+        calibration = calibration_id(plan.data.load(), CALIBRATION_BATCH_SIZE)
+        context.report("publish", 1, 1)
+
+        def finish(session: Session) -> None:
+            supernets.set_weights(
+                session, row.id, checkpoint=stored.sha256, weights_uri=stored.uri, calibration=calibration
+            )
+
+        return finish
+
+
+class JobObserver:
+    """Writes what the training tells to the job's row, curves and events."""
+
+    def __init__(self, context: JobContext, job_id: str, supernet_id: str) -> None:
+        self._context = context
+        self._job_id = job_id
+        self._supernet_id = supernet_id
+
+    def on_step(self, done: int, total: int) -> None:
+        """Progress; raises when the job is to stop."""
+        self._context.report("train", done, total)
+        self._context.check()
+
+    def on_point(self, point: TrainingPoint) -> None:
+        """A point of the curves, and an event for those who watch."""
+        with self._context.transaction() as session:
+            supernets.record_point(session, self._supernet_id, point)
+            add_event(session, self._job_id, "epoch", asdict(point))
+
+    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
+        """Say from where the run goes on, and whether it is still bit for bit the undisturbed one."""
+        payload = {"step": step, "is_exact": not differences, "differences": list(differences)}
+        with self._context.transaction() as session:
+            add_event(session, self._job_id, "resumed", payload)
+
+
+def discard_checkpoints(home: Path, supernet_id: str) -> None:
+    """Remove a finished run's checkpoints: its weights are published."""
+    shutil.rmtree(home / "checkpoints" / supernet_id, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""Supernet weights as files: safetensors, named by their SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, load_file, save_file
+
+from nas.errors import ArtifactError
+from nas.store.artifacts import ArtifactStore, StoredArtifact
+from search_spaces import SPACES
+from supernet.network import Supernet
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetDescription:
+    """What it takes to build the module that the weights fit."""
+
+    search_space: str
+    num_classes: int
+    in_channels: int
+    kernel_transform: bool
+
+    def build(self, *, seed: int = 0) -> Supernet:
+        """The supernet with fresh weights, the same for the same seed."""
+        return Supernet(
+            SPACES[self.search_space],
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            kernel_transform=self.kernel_transform,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
+def publish_weights(artifacts: ArtifactStore, key: str, supernet: Supernet, scratch: Path) -> StoredArtifact:
+    """Write the weights to the artefact store; their SHA-256 is the checkpoint's name."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "weights.safetensors"
+    save_file({name: value.contiguous() for name, value in supernet.state_dict().items()}, path)
+    stored = artifacts.put(key, path)
+    path.unlink()
+    return stored
+
+
+def fetch_weights(artifacts: ArtifactStore, uri: str) -> bytes:
+    """The weights file as bytes."""
+    return b"".join(artifacts.open(uri))
+
+
+def load_weights(description: SupernetDescription, weights: bytes | Path) -> Supernet:
+    """The supernet with these weights, in eval mode."""
+    supernet = description.build()
+    tensors = load(weights) if isinstance(weights, bytes) else load_file(weights)
+    try:
+        supernet.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"the weights do not fit space '{description.search_space}': {error}; "
+            "they were made by another version of the space"
+        ) from error
+    return supernet.eval()

@@ -1,0 +1,80 @@
+"""The composition root: the one place where settings become objects and everything meets."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import ray
+
+from nas.job import JobKind
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from nas.store.jobs import JobQueue
+from workers.datasets import DatasetImport, dataset_reference
+from workers.evaluation_pool import RayEvaluator
+from workers.search_job import OpenEvaluator, SearchJob
+from workers.service import JobRunner, WorkerService
+from workers.settings import WorkerSettings
+from workers.specialise_job import SpecialiseJob
+from workers.trained import TrainedSupernet
+from workers.training_job import TrainingJob
+from workers.weights import fetch_weights
+
+_RAY_QUIET = {
+    # Never send anything about the user's machine anywhere.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Actors say what they have to say through their results.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def build_service(settings: WorkerSettings) -> WorkerService:
+    """A worker that can do every kind of job."""
+    database = Database(settings.database_url)
+    artifacts = ArtifactStore(settings.artifact_url)
+    runners: dict[JobKind, JobRunner] = {
+        JobKind.IMPORT_DATASET: DatasetImport(database, settings.home),
+        JobKind.TRAIN: TrainingJob(
+            database, artifacts, settings.home, num_threads=settings.num_threads, ensure_ray=ensure_ray
+        ),
+        JobKind.SEARCH: SearchJob(database, open_evaluator=_evaluator_factory(settings, database, artifacts)),
+        JobKind.SPECIALISE: SpecialiseJob(
+            database, artifacts, settings.home, num_threads=settings.num_threads
+        ),
+    }
+    return WorkerService(JobQueue(database), runners, lease_s=settings.lease_s, poll_s=settings.poll_s)
+
+
+def ensure_ray() -> None:
+    """Connect to the cluster of RAY_ADDRESS, or start a local Ray that lives as long as this process."""
+    if ray.is_initialized():
+        return
+    os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_QUIET.items()})
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, configure_logging=False)
+    else:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    # Ray takes the signals for itself; a worker that is told to stop has a job to give back first.
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _evaluator_factory(
+    settings: WorkerSettings, database: Database, artifacts: ArtifactStore
+) -> Callable[[TrainedSupernet, Callable[[], None]], OpenEvaluator]:
+    def open_evaluator(trained: TrainedSupernet, check: Callable[[], None]) -> OpenEvaluator:
+        ensure_ray()
+        pool = RayEvaluator(
+            trained.description,
+            fetch_weights(artifacts, trained.weights_uri),
+            checkpoint=trained.checkpoint,
+            data=dataset_reference(database, settings.home, trained.row.dataset_id),
+            num_actors=settings.num_evaluators,
+            check=check,
+        )
+        return OpenEvaluator(evaluator=pool, close=pool.close)
+
+    return open_evaluator
