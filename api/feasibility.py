@@ -1,0 +1,23 @@
+"""Constraints that no network of a space can keep are refused before any work."""
+
+from __future__ import annotations
+
+from api.measured import TrainedSupernet
+from api.problems import ProblemError, field_error
+from nas.search.constraints import Bounds, field_of
+from nas.search.feasible import Verdict, check_feasible
+from nas.search.region import FeasibleRegion
+
+
+def refuse_infeasible(supernet: TrainedSupernet, bounds: Bounds) -> None:
+    """ProblemError where it is proved that no network keeps the bounds; an open question passes."""
+    answer = check_feasible(FeasibleRegion(supernet.costs, bounds))
+    if answer.verdict is not Verdict.INFEASIBLE:
+        return
+    floors = {field_of(violation.cost): int(violation.floor) for violation in answer.violations}
+    values = bounds.to_fields()
+    errors = [
+        field_error(f"constraints.{field}", f"no network costs less than {floor}", value=values[field])
+        for field, floor in floors.items()
+    ]
+    raise ProblemError("infeasible-constraints", 422, answer.reason, errors=errors, relax_alone=floors)

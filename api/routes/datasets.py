@@ -1,0 +1,49 @@
+"""/v1/datasets: images to train on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
+
+from api.deps import CreationDep, Name, SessionDep
+from api.pages import PageDep
+from api.schemas.common import Page
+from api.schemas.datasets import Dataset, DatasetCreate, describe_dataset
+from api.strict import StrictRoute
+from nas.store import datasets
+
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=StrictRoute)
+
+
+@router.post("", status_code=201, response_model=Dataset, operation_id="create_dataset")
+def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
+    """Register images; a worker imports them."""
+
+    def make(session: Session) -> Dataset:
+        spec: dict[str, Any] = body.spec()
+        found = datasets.create(
+            session,
+            display_name=body.display_name,
+            labels=body.labels,
+            source=spec["source"],
+            spec=spec,
+        )
+        return describe_dataset(found)
+
+    return create(body, make)
+
+
+@router.get("", operation_id="list_datasets")
+def list_datasets(session: SessionDep, page: PageDep) -> Page[Dataset]:
+    """Data sets, newest first."""
+    found = datasets.list(session, page_size=page.num_to_read, after=page.after_resource("datasets"))
+    shown, token = page.cut("datasets", found, lambda dataset: dataset.cursor)
+    return Page(items=[describe_dataset(dataset) for dataset in shown], next_page_token=token)
+
+
+@router.get("/{dataset_id}", operation_id="get_dataset")
+def get_dataset(dataset_id: Name, session: SessionDep) -> Dataset:
+    """One data set."""
+    return describe_dataset(datasets.get(session, dataset_id))

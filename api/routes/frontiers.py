@@ -1,0 +1,98 @@
+"""/v1/supernets/{id}/frontier and /best: answers out of what was measured, whichever search did it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.deps import IfNoneMatch, Name, SessionDep
+from api.etags import tagged_json
+from api.measured import best_evaluation, figures_of, front, trained_supernet
+from api.problems import invalid_field
+from api.schemas.evaluations import Evaluation, describe_evaluation
+from api.schemas.supernets import Frontier
+from api.strict import StrictRoute
+from nas.errors import InvalidRequestError
+from nas.pareto import Objective
+from nas.search.settings import ACCURACY, parse_objectives
+from nas.store import evaluations
+
+router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRoute)
+
+_Bound = Annotated[
+    str | None, Query(max_length=40, description="A number, or '60%' of the largest network's.")
+]
+
+
+def get_bounds(
+    max_macs: _Bound = None,
+    max_params: _Bound = None,
+    max_size_bytes: _Bound = None,
+    max_peak_activation_bytes: _Bound = None,
+) -> dict[str, Any]:
+    """The bounds that the query gives, numbers as numbers."""
+    given = {
+        "max_macs": max_macs,
+        "max_params": max_params,
+        "max_size_bytes": max_size_bytes,
+        "max_peak_activation_bytes": max_peak_activation_bytes,
+    }
+    return {name: _number_or_text(text) for name, text in given.items() if text is not None}
+
+
+def get_objectives(
+    objectives: Annotated[
+        list[str], Query(max_length=8, description="Costs to lower, beside accuracy; repeat it for several.")
+    ] = ["macs"],  # noqa: B006 - FastAPI copies the default
+) -> tuple[Objective, ...]:
+    """Accuracy, and the costs that the query names."""
+    costs = [name for name in objectives if name != ACCURACY.name]
+    try:
+        return parse_objectives([ACCURACY.name, *costs])
+    except InvalidRequestError as error:
+        raise invalid_field("objectives", objectives, str(error)) from error
+
+
+BoundsDep = Annotated[dict[str, Any], Depends(get_bounds)]
+ObjectivesDep = Annotated[tuple[Objective, ...], Depends(get_objectives)]
+
+
+@router.get("/{supernet_id}/frontier", response_model=Frontier, operation_id="get_supernet_frontier")
+def get_supernet_frontier(
+    supernet_id: Name,
+    session: SessionDep,
+    fields: BoundsDep,
+    objectives: ObjectivesDep,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The whole frontier over every network measured with the final weights."""
+    supernet = trained_supernet(session, supernet_id)
+    bounds = supernet.parse_bounds(fields)
+    columns = supernet.measured(session, bounds)
+    ids = [int(columns.evaluation_id[position]) for position in front(figures_of(columns), objectives)]
+    frontier = Frontier(
+        supernet_id=supernet_id,
+        checkpoint=supernet.checkpoint,
+        objectives=[objective.name for objective in objectives],
+        constraints=bounds.to_fields(),
+        num_evaluations=len(columns),
+        items=[describe_evaluation(row) for row in evaluations.get_many(session, ids)],
+    )
+    return tagged_json(frontier, if_none_match)
+
+
+@router.get("/{supernet_id}/best", operation_id="get_supernet_best")
+def get_supernet_best(supernet_id: Name, session: SessionDep, fields: BoundsDep) -> Evaluation:
+    """The most accurate measured network within the bounds, now."""
+    supernet = trained_supernet(session, supernet_id)
+    return describe_evaluation(best_evaluation(session, supernet, supernet.parse_bounds(fields)))
+
+
+def _number_or_text(text: str) -> float | str:
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,100 @@
+"""/v1/searches: networks under constraints, and the frontier they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
+
+from api.deps import CreationDep, IfNoneMatch, Name, SessionDep, SupernetFilter
+from api.etags import tagged_json
+from api.feasibility import refuse_infeasible
+from api.measured import Figures, front, trained_supernet
+from api.pages import PageDep
+from api.schemas.common import Page
+from api.schemas.evaluations import Trial, describe_trial
+from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
+from api.strict import StrictRoute
+from nas.costs import COST_NAMES
+from nas.search.settings import ACCURACY, parse_objectives
+from nas.store import searches
+from nas.store.searches import TrialWithEvaluation
+
+router = APIRouter(prefix="/searches", tags=["searches"], route_class=StrictRoute)
+
+_LARGEST_NUMBER = 2**31 - 1
+
+
+@router.post("", status_code=201, response_model=Search, operation_id="create_search")
+def create_search(body: SearchCreate, create: CreationDep) -> Response:
+    """Search a trained supernet; constraints that no network can keep are refused."""
+
+    def make(session: Session) -> Search:
+        supernet = trained_supernet(session, body.supernet_id)
+        bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
+        refuse_infeasible(supernet, bounds)
+        found = searches.create(
+            session,
+            display_name=body.display_name,
+            labels=body.labels,
+            supernet_id=body.supernet_id,
+            constraints=bounds.to_fields(),
+            objectives=body.objectives,
+            num_trials=body.num_trials,
+            proposer=body.proposer,
+            seed=body.seed,
+            spec=body.spec(),
+        )
+        return describe_search(found)
+
+    return create(body, make)
+
+
+@router.get("", operation_id="list_searches")
+def list_searches(session: SessionDep, page: PageDep, supernet_id: SupernetFilter = None) -> Page[Search]:
+    """Searches, newest first."""
+    after = page.after_resource("searches")
+    found = searches.list(session, page_size=page.num_to_read, after=after, supernet_id=supernet_id)
+    shown, token = page.cut("searches", found, lambda search: search.cursor)
+    return Page(items=[describe_search(search) for search in shown], next_page_token=token)
+
+
+@router.get("/{search_id}", operation_id="get_search")
+def get_search(search_id: Name, session: SessionDep) -> Search:
+    """One search."""
+    return describe_search(searches.get(session, search_id))
+
+
+@router.get("/{search_id}/trials", operation_id="list_search_trials")
+def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> Page[Trial]:
+    """Trials in the order of their numbers."""
+    searches.get(session, search_id)
+    after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
+    found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
+    shown, token = page.cut(search_id, found, lambda trial: (trial.trial.number,))
+    return Page(items=[describe_trial(trial) for trial in shown], next_page_token=token)
+
+
+@router.get("/{search_id}/pareto", response_model=SearchFrontier, operation_id="get_search_pareto")
+def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNoneMatch = None) -> Response:
+    """The whole frontier of this search's trials, also while it runs."""
+    found = searches.get(session, search_id)
+    trials = searches.trials(session, search_id)
+    positions = front(_figures(trials), parse_objectives(found.row.objectives))
+    frontier = SearchFrontier(
+        search_id=search_id,
+        supernet_id=found.row.supernet_id,
+        state=found.job.state,
+        objectives=found.row.objectives,
+        num_trials=len(trials),
+        items=[describe_trial(trials[position]) for position in positions],
+    )
+    return tagged_json(frontier, if_none_match)
+
+
+def _figures(trials: Sequence[TrialWithEvaluation]) -> Figures:
+    rows = [trial.evaluation for trial in trials]
+    costs = {name: np.array([getattr(row, name) for row in rows]) for name in COST_NAMES}
+    return {ACCURACY.name: np.array([row.num_correct / row.num_images for row in rows]), **costs}

@@ -1,0 +1,144 @@
+"""/v1/subnets: networks taken out of a supernet, and the files of their bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from api.deps import ArtifactsDep, CreationDep, Name, SessionDep, SupernetFilter
+from api.downloads import download
+from api.measured import TrainedSupernet, best_evaluation, trained_supernet
+from api.pages import PageDep
+from api.problems import ProblemError
+from api.schemas.common import Page
+from api.schemas.subnets import Artifacts, Subnet, SubnetCreate, describe_artifact, describe_subnet
+from api.strict import StrictRoute
+from nas.architecture import Architecture
+from nas.costs import costs
+from nas.errors import NotFoundError
+from nas.job import JobState
+from nas.store import evaluations, searches, subnets
+from nas.store.resources import WithJob
+from nas.store.tables import SubnetRow
+
+router = APIRouter(prefix="/subnets", tags=["subnets"], route_class=StrictRoute)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which network to take out of which supernet."""
+
+    supernet: TrainedSupernet
+    architecture: Architecture
+
+
+@router.post("", status_code=201, response_model=Subnet, operation_id="create_subnet")
+def create_subnet(body: SubnetCreate, create: CreationDep) -> Response:
+    """Take a network out; a worker recalibrates, exports and checks it, then publishes the bundle."""
+
+    def make(session: Session) -> Subnet:
+        choice = _choose(session, body)
+        model = choice.supernet.costs
+        found = subnets.create(
+            session,
+            display_name=body.display_name,
+            labels=body.labels,
+            supernet_id=choice.supernet.id,
+            architecture=choice.architecture,
+            costs=costs(
+                model.space,
+                choice.architecture,
+                num_classes=model.num_classes,
+                in_channels=model.in_channels,
+            ),
+            spec=body.spec(),
+        )
+        return describe_subnet(found, {})
+
+    return create(body, make)
+
+
+@router.get("", operation_id="list_subnets")
+def list_subnets(session: SessionDep, page: PageDep, supernet_id: SupernetFilter = None) -> Page[Subnet]:
+    """Subnets, newest first."""
+    after = page.after_resource("subnets")
+    found = subnets.list(session, page_size=page.num_to_read, after=after, supernet_id=supernet_id)
+    shown, token = page.cut("subnets", found, lambda subnet: subnet.cursor)
+    return Page(items=_described(session, shown), next_page_token=token)
+
+
+@router.get("/{subnet_id}", operation_id="get_subnet")
+def get_subnet(subnet_id: Name, session: SessionDep) -> Subnet:
+    """One subnet."""
+    return _described(session, [subnets.get(session, subnet_id)])[0]
+
+
+@router.get("/{subnet_id}/artifacts", operation_id="list_subnet_artifacts")
+def list_subnet_artifacts(subnet_id: Name, session: SessionDep) -> Artifacts:
+    """The files of the bundle; none before it is published."""
+    subnets.get(session, subnet_id)
+    found = subnets.artifacts(session, subnet_id)
+    return Artifacts(items=[describe_artifact(subnet_id, artifact) for artifact in found])
+
+
+@router.head("/{subnet_id}/artifacts/{name}", include_in_schema=False)
+@router.get(
+    "/{subnet_id}/artifacts/{name}",
+    operation_id="download_subnet_artifact",
+    response_class=Response,
+    responses={
+        200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
+        206: {"description": "The bytes of the Range asked for."},
+        304: {"description": "The client holds these bytes already."},
+        416: {"description": "The Range lies outside the file."},
+    },
+)
+def download_subnet_artifact(
+    subnet_id: Name, name: Name, request: Request, session: SessionDep, store: ArtifactsDep
+) -> Response:
+    """One file. Its ETag is its SHA-256; Range, If-Range and If-None-Match are understood."""
+    _check_published(subnets.get(session, subnet_id))
+    return download(request, subnets.artifact(session, subnet_id, name), store)
+
+
+def _choose(session: Session, body: SubnetCreate) -> _Choice:
+    if body.search_id is not None and body.trial_number is not None:
+        return _chosen_by_trial(session, body.search_id, body.trial_number)
+    assert body.supernet_id is not None
+    supernet = trained_supernet(session, body.supernet_id)
+    if body.architecture is not None:
+        return _Choice(supernet, supernet.parse_architecture(body.architecture))
+    assert body.constraints is not None
+    bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
+    best = best_evaluation(session, supernet, bounds)
+    return _Choice(supernet, supernet.parse_architecture(best.architecture))
+
+
+def _chosen_by_trial(session: Session, search_id: str, number: int) -> _Choice:
+    search = searches.get(session, search_id).row
+    found = searches.trials(session, search_id, page_size=1, after_number=number - 1)
+    if not found or found[0].trial.number != number:
+        raise NotFoundError(
+            f"search {search_id!r} has no trial {number}; see /v1/searches/{search_id}/trials"
+        )
+    supernet = trained_supernet(session, search.supernet_id)
+    return _Choice(supernet, supernet.parse_architecture(found[0].evaluation.architecture))
+
+
+def _described(session: Session, found: Sequence[WithJob[SubnetRow]]) -> list[Subnet]:
+    ids = {i for subnet in found for i in (subnet.row.evaluation_val_id, subnet.row.evaluation_test_id)}
+    known = sorted(i for i in ids if i is not None)
+    measured = dict(zip(known, evaluations.get_many(session, known), strict=True))
+    return [describe_subnet(subnet, measured) for subnet in found]
+
+
+def _check_published(found: WithJob[SubnetRow]) -> None:
+    if found.row.published_at is not None:
+        return
+    state = found.job.state
+    remedy = "specialise it again" if state.is_terminal else "wait for its job to succeed"
+    detail = f"subnet {found.row.id} is {state} and has no files; {remedy}"
+    raise ProblemError("subnet-not-ready", 409, detail, state=JobState(state))

@@ -1,0 +1,116 @@
+"""Data sets: where images come from and how they are split. The limits are those of `supernet.data`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from api.schemas.common import CreateRequest, JobResource, RequestModel, Seed, job_shape
+from nas.store.resources import WithJob
+from nas.store.tables import DatasetRow
+
+_MAX_IMAGES = 2**31 - 1
+
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class BundledSource(RequestModel):
+    """Images that a package carries."""
+
+    kind: Literal["bundled"]
+    name: Literal["digits"] = Field(description="scikit-learn's 1,797 handwritten digits of 8x8 pixels.")
+
+
+class ParquetSource(RequestModel):
+    """Parquet in the Hugging Face image layout, on the workers' machine: `path`, or `train` and `test`."""
+
+    kind: Literal["parquet"]
+    path: FilePath | None = Field(
+        default=None,
+        description="A file, or a folder with train*.parquet and, if it has a test split, test*.parquet.",
+    )
+    train: FilePath | None = Field(default=None, description="The file of the training images.")
+    test: FilePath | None = Field(
+        default=None, description="The file of the test images; without it a test split is made."
+    )
+    image_column: ColumnName = "image"
+    label_column: ColumnName = "label"
+
+    @model_validator(mode="after")
+    def _names_its_files_once(self) -> ParquetSource:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either path or train, exactly one of them")
+        if self.path is not None and self.test is not None:
+            raise ValueError("path finds its own test files; leave test out, or give train and test instead")
+        return self
+
+
+Source = Annotated[BundledSource | ParquetSource, Field(discriminator="kind")]
+
+
+class Split(RequestModel):
+    """How train, calibration, val and test are drawn."""
+
+    test_fraction: float = Field(
+        default=0.2, gt=0, le=0.5, description="Of all images, where the source has no test split."
+    )
+    val_fraction: float = Field(default=0.1, gt=0, le=0.5, description="Of the images that are not test.")
+    val_images_wanted: int = Field(
+        default=1000,
+        ge=0,
+        le=_MAX_IMAGES,
+        description="Where val_fraction gives fewer, val grows to this many, never past twice val_fraction.",
+    )
+    calibration_images: int = Field(
+        default=2000,
+        ge=1,
+        le=_MAX_IMAGES,
+        description="Of the training images, for batch-norm statistics; all of them where there are fewer.",
+    )
+    seed: Seed = 0
+
+
+class DatasetCreate(CreateRequest):
+    """Images to register."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"display_name": "digits", "source": {"kind": "bundled", "name": "digits"}}]
+        }
+    )
+
+    source: Source
+    split: Split = Split()
+
+
+class Dataset(JobResource):
+    """Labelled images, imported and split. What is found in them is null until the import has succeeded."""
+
+    fingerprint: str | None = Field(description="SHA-256 of the images and labels, before splitting.")
+    num_classes: int | None
+    class_names: list[str] | None
+    in_channels: int | None
+    image_height: int | None = Field(description="Pixels.")
+    image_width: int | None = Field(description="Pixels.")
+    mean: list[float] | None = Field(
+        description="Of each channel over the training images, pixels as 0 to 1."
+    )
+    std: list[float] | None
+    counts: dict[str, int] | None = Field(
+        description="Images by split; those of calibration are also in train."
+    )
+
+
+_CONTENTS = tuple(name for name in Dataset.model_fields if name not in {*JobResource.model_fields, "counts"})
+
+
+def describe_dataset(found: WithJob[DatasetRow]) -> Dataset:
+    """The data set as answers show it."""
+    row = found.row
+    contents = {name: getattr(row, name) for name in _CONTENTS}
+    counts = None
+    if row.fingerprint is not None:
+        counts = {split: getattr(row, f"num_{split}") for split in ("train", "calibration", "val", "test")}
+    return Dataset(**job_shape(found, "datasets"), **contents, counts=counts)

@@ -1,0 +1,99 @@
+"""Measured networks: accuracy with its interval, and costs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from api.schemas.common import AnswerModel
+from nas.costs import COST_NAMES
+from nas.store.searches import TrialWithEvaluation
+from nas.store.tables import EvaluationRow, SubnetRow
+from nas.trial import Split, wilson_interval
+
+
+class Costs(AnswerModel):
+    """What a network costs for one image, by the conventions of `nas.costs`."""
+
+    macs: int = Field(description="Multiply-accumulates of convolutions and linear layers.")
+    params: int = Field(description="Trainable numbers.")
+    size_bytes: int = Field(description="Of the weights file, fp32.")
+    peak_activation_bytes: int = Field(description="Most that is live at once, fp32.")
+
+
+class Accuracy(AnswerModel):
+    """A measured accuracy."""
+
+    value: float = Field(description="Fraction classified rightly, 0 to 1.")
+    num_correct: int
+    num_images: int
+    interval_95: tuple[float, float] = Field(description="Wilson score interval.")
+    split: Split
+    measured: Literal[True] = True
+
+
+class Evaluation(AnswerModel):
+    """One network measured with a supernet's weights."""
+
+    architecture: dict[str, Any]
+    architecture_key: str = Field(description="The same for equal architectures.")
+    costs: Costs
+    accuracy_val: Accuracy
+    checkpoint: str = Field(description="SHA-256 of the supernet's weights.")
+    created_at: datetime
+    links: dict[str, str]
+
+
+class Trial(Evaluation):
+    """A network that a search chose."""
+
+    search_id: str
+    number: int
+    round: int
+    is_reused: bool = Field(description="Measured before; the measurement was taken over.")
+
+
+def describe_costs(row: EvaluationRow | SubnetRow) -> Costs:
+    """The costs kept with the row."""
+    return Costs(**{name: getattr(row, name) for name in COST_NAMES})
+
+
+def describe_accuracy(row: EvaluationRow) -> Accuracy:
+    """The measured accuracy with its interval."""
+    return Accuracy(
+        value=row.num_correct / row.num_images,
+        num_correct=row.num_correct,
+        num_images=row.num_images,
+        interval_95=wilson_interval(row.num_correct, row.num_images),
+        split=Split(row.split),
+    )
+
+
+def describe_evaluation(row: EvaluationRow) -> Evaluation:
+    """An evaluation on val as answers show it."""
+    return Evaluation(**_evaluation(row))
+
+
+def describe_trial(found: TrialWithEvaluation) -> Trial:
+    """A trial as answers show it."""
+    return Trial(
+        **_evaluation(found.evaluation),
+        search_id=found.trial.search_id,
+        number=found.trial.number,
+        round=found.trial.round,
+        is_reused=found.trial.is_reused,
+    )
+
+
+def _evaluation(row: EvaluationRow) -> dict[str, Any]:
+    return {
+        "architecture": row.architecture,
+        "architecture_key": row.architecture_key,
+        "costs": describe_costs(row),
+        "accuracy_val": describe_accuracy(row),
+        "checkpoint": row.checkpoint,
+        "created_at": row.created_at,
+        "links": {"supernet": f"/v1/supernets/{row.supernet_id}"},
+    }

@@ -1,0 +1,113 @@
+"""Subnets: which network to take out of a supernet, and the bundle that comes of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
+
+from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, job_shape
+from api.schemas.constraints import Constraints
+from api.schemas.evaluations import Accuracy, Costs, describe_accuracy, describe_costs
+from nas.store.resources import WithJob
+from nas.store.subnets import Artifact as StoredArtifact
+from nas.store.tables import EvaluationRow, SubnetRow
+
+_FORMS = (
+    {"supernet_id", "architecture"},
+    {"supernet_id", "constraints"},
+    {"search_id", "trial_number"},
+)
+
+
+class SubnetCreate(CreateRequest):
+    """A network to take out: by its architecture, as the best within constraints, or as a search's trial."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"supernet_id": "sn_aaaaaaaaaaaaaaaa", "constraints": {"max_macs": "50%"}},
+                {"search_id": "se_aaaaaaaaaaaaaaaa", "trial_number": 0},
+            ]
+        }
+    )
+
+    supernet_id: ResourceId | None = None
+    architecture: dict[str, Any] | str | None = Field(
+        default=None, description="As answers show it, or in the space's native notation."
+    )
+    constraints: Constraints | None = Field(
+        default=None, description="The most accurate measured network within them."
+    )
+    search_id: ResourceId | None = None
+    trial_number: int | None = Field(default=None, ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> SubnetCreate:
+        named = set().union(*_FORMS)
+        given = {name for name in named if getattr(self, name) is not None}
+        if given not in _FORMS:
+            forms = "; or ".join(" and ".join(sorted(form, reverse=True)) for form in _FORMS)
+            raise ValueError(f"give exactly one of these pairs: {forms}")
+        return self
+
+
+class Subnet(JobResource):
+    """A network taken out of a supernet. Its figures and files appear together, once checked."""
+
+    supernet_id: str
+    architecture: dict[str, Any]
+    architecture_key: str
+    costs: Costs
+    accuracy_val: Accuracy | None
+    accuracy_test: Accuracy | None
+    published_at: datetime | None
+
+
+class Artifact(AnswerModel):
+    """One file of a bundle."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    links: dict[str, str]
+
+
+class Artifacts(AnswerModel):
+    """The files of a bundle; none before it is published."""
+
+    items: list[Artifact]
+
+
+def describe_subnet(found: WithJob[SubnetRow], measured: dict[int, EvaluationRow]) -> Subnet:
+    """The subnet as answers show it; `measured` holds its evaluations by id."""
+    row = found.row
+    shape: dict[str, Any] = job_shape(found, "subnets", more=("artifacts",))
+    shape["links"]["supernet"] = f"/v1/supernets/{row.supernet_id}"
+    return Subnet(
+        **shape,
+        supernet_id=row.supernet_id,
+        architecture=row.architecture,
+        architecture_key=row.architecture_key,
+        costs=describe_costs(row),
+        accuracy_val=_accuracy(row.evaluation_val_id, measured),
+        accuracy_test=_accuracy(row.evaluation_test_id, measured),
+        published_at=row.published_at,
+    )
+
+
+def describe_artifact(subnet_id: str, artifact: StoredArtifact) -> Artifact:
+    """The file as listings show it."""
+    return Artifact(
+        name=artifact.name,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        media_type=artifact.media_type,
+        links={"self": f"/v1/subnets/{subnet_id}/artifacts/{artifact.name}"},
+    )
+
+
+def _accuracy(evaluation_id: int | None, measured: dict[int, EvaluationRow]) -> Accuracy | None:
+    return None if evaluation_id is None else describe_accuracy(measured[evaluation_id])

@@ -1,0 +1,118 @@
+"""Supernets: what to train, and how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
+from api.schemas.evaluations import Evaluation
+from api.schemas.recipes import Recipe
+from nas.store.resources import WithJob
+from nas.store.supernets import TrainingPoint as StoredPoint
+from nas.store.tables import SupernetRow
+
+
+class SupernetCreate(CreateRequest):
+    """A supernet to train."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "display_name": "first",
+                    "dataset_id": "ds_aaaaaaaaaaaaaaaa",
+                    "search_space": "micro_8",
+                    "recipe": {"name": "bignas", "epochs": 30},
+                }
+            ]
+        }
+    )
+
+    dataset_id: ResourceId
+    search_space: str = Field(max_length=200, description="A name from /v1/search-spaces.")
+    recipe: Recipe = Recipe()
+    seed: Seed = 0
+    num_workers: int = Field(
+        default=1, ge=1, le=256, description="Training processes; more than 1 train data-parallel."
+    )
+
+
+class TrainingPoint(AnswerModel):
+    """Where training stood at the end of an epoch."""
+
+    epoch: int
+    step: int
+    images_seen: int
+    train_loss: float
+    learning_rate: float
+    accuracy_val_largest: float | None = Field(description="A probe; null when this epoch had none.")
+    accuracy_val_smallest: float | None
+    num_images_val: int | None
+    elapsed_s: float
+
+
+class Supernet(JobResource):
+    """A weight-shared network: every network of its search space in one set of weights."""
+
+    dataset_id: str
+    search_space: str
+    recipe: dict[str, Any]
+    checkpoint: str | None = Field(description="SHA-256 of the final weights; null until training has ended.")
+
+
+class SupernetWithCurves(Supernet):
+    """A supernet and its training curves."""
+
+    curves: list[TrainingPoint]
+
+
+class Curves(AnswerModel):
+    """The training curves."""
+
+    supernet_id: str
+    items: list[TrainingPoint]
+
+
+class Frontier(AnswerModel):
+    """Networks that no other measured one beats in every objective, by rising cost."""
+
+    supernet_id: str
+    checkpoint: str
+    objectives: list[str]
+    constraints: dict[str, float] = Field(description="Percentages resolved.")
+    num_evaluations: int = Field(description="Measured networks within the constraints.")
+    items: list[Evaluation]
+
+
+def describe_supernet(found: WithJob[SupernetRow]) -> Supernet:
+    """The supernet as lists show it."""
+    return Supernet(**_supernet(found))
+
+
+def describe_supernet_with_curves(
+    found: WithJob[SupernetRow], points: Sequence[StoredPoint]
+) -> SupernetWithCurves:
+    """The supernet as it is shown alone."""
+    return SupernetWithCurves(**_supernet(found), curves=describe_points(points))
+
+
+def describe_points(points: Sequence[StoredPoint]) -> list[TrainingPoint]:
+    """The training curves as answers show them."""
+    names = TrainingPoint.model_fields
+    return [TrainingPoint(**{name: getattr(point, name) for name in names}) for point in points]
+
+
+def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
+    row = found.row
+    shape = job_shape(found, "supernets", more=("curves", "frontier", "best"))
+    shape["links"]["dataset"] = f"/v1/datasets/{row.dataset_id}"
+    return {
+        **shape,
+        "dataset_id": row.dataset_id,
+        "search_space": row.search_space,
+        "recipe": row.recipe,
+        "checkpoint": row.checkpoint,
+    }

@@ -1,0 +1,24 @@
+"""What the handlers share: one object, made when the service starts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from nas.store.jobs import JobQueue
+
+
+@dataclass(frozen=True)
+class Services:
+    """The store, opened. `stopping` is set when the server is told to end, so that streams end too."""
+
+    database: Database
+    artifacts: ArtifactStore
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def queue(self) -> JobQueue:
+        """The jobs."""
+        return JobQueue(self.database)

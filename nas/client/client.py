@@ -1,0 +1,257 @@
+"""The client: one collection for each kind of resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from nas.client.events import Event, job_events
+from nas.client.resources import Dataset, Job, Point, Resource, Search, Subnet, Supernet
+from nas.client.transport import Transport
+
+T = TypeVar("T", bound=Resource)
+
+
+class Client:
+    """A connection to the service at `url`. Close it, or use it as a context manager."""
+
+    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 30.0) -> None:
+        self._transport = Transport(url, key=key, timeout_s=timeout_s)
+        self.datasets = Datasets(self._transport)
+        self.search_spaces = SearchSpaces(self._transport)
+        self.supernets = Supernets(self._transport)
+        self.searches = Searches(self._transport)
+        self.subnets = Subnets(self._transport)
+        self.jobs = Jobs(self._transport)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._transport.close()
+
+    def version(self) -> dict[str, str]:
+        """Which release the service is."""
+        return dict(self._transport.get("/version"))
+
+
+class Collection(Generic[T]):
+    """The resources of one kind."""
+
+    path: str
+    kind: type[T]
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, resource_id: str) -> T:
+        """One resource; ResourceNotFoundError when there is none."""
+        return self._as_resource(self._transport.get(f"{self.path}/{quote(resource_id, safe='')}"))
+
+    def list(self, **filters: Any) -> Iterator[T]:
+        """Every resource, newest first, read page by page."""
+        return map(self._as_resource, self._transport.pages(self.path, filters))
+
+    def wait(
+        self,
+        resource_id: str,
+        timeout: float | None = None,
+        on_progress: Callable[[T], None] | None = None,
+    ) -> T:
+        """The resource once its job has succeeded; see `Resource.wait`."""
+        return self.get(resource_id).wait(timeout=timeout, on_progress=on_progress)
+
+    def _unread(self, resource_id: str) -> T:
+        """Enough of the resource to ask for what lies below it, without a request of its own."""
+        path = f"{self.path}/{quote(resource_id, safe='')}"
+        return self._as_resource({"id": resource_id, "links": {"self": path}})
+
+    def _create(self, body: Mapping[str, Any]) -> T:
+        return self._as_resource(self._transport.create(self.path, body))
+
+    def _as_resource(self, data: Any) -> T:
+        return self.kind(data, self._transport)
+
+
+class Datasets(Collection[Dataset]):
+    """Images to train on."""
+
+    path = "/v1/datasets"
+    kind = Dataset
+
+    def create(
+        self,
+        source: Mapping[str, Any],
+        *,
+        split: Mapping[str, Any] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Dataset:
+        """Register images, such as {"kind": "bundled", "name": "digits"}; a worker imports them."""
+        return self._create(
+            {"source": source, "split": split, "display_name": display_name, "labels": labels}
+        )
+
+
+class SearchSpaces:
+    """What can be trained and searched."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[dict[str, Any]]:
+        """Every search space."""
+        return list(self._transport.get("/v1/search-spaces")["items"])
+
+    def get(
+        self, name: str, *, num_classes: int | None = None, in_channels: int | None = None
+    ) -> dict[str, Any]:
+        """One search space, decision by decision, with costs for these classes and channels."""
+        params = {"num_classes": num_classes, "in_channels": in_channels}
+        return dict(self._transport.get(f"/v1/search-spaces/{quote(name, safe='')}", params))
+
+
+class Supernets(Collection[Supernet]):
+    """Weight-shared networks."""
+
+    path = "/v1/supernets"
+    kind = Supernet
+
+    def create(
+        self,
+        dataset_id: str,
+        search_space: str,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        num_workers: int | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Supernet:
+        """Train a supernet; what is left out takes the service's default."""
+        body = {
+            "dataset_id": dataset_id,
+            "search_space": search_space,
+            "recipe": recipe,
+            "seed": seed,
+            "num_workers": num_workers,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return self._create(body)
+
+    def best(self, supernet_id: str, **bounds: float | str) -> Point:
+        """See `Supernet.best`."""
+        return self._unread(supernet_id).best(**bounds)
+
+    def frontier(
+        self, supernet_id: str, objectives: list[str] | None = None, **bounds: float | str
+    ) -> list[Point]:
+        """See `Supernet.frontier`."""
+        return self._unread(supernet_id).frontier(objectives, **bounds)
+
+    def curves(self, supernet_id: str) -> list[dict[str, Any]]:
+        """See `Supernet.curves`."""
+        return self._unread(supernet_id).curves()
+
+
+class Searches(Collection[Search]):
+    """Questions put to supernets."""
+
+    path = "/v1/searches"
+    kind = Search
+
+    def create(
+        self,
+        supernet_id: str,
+        num_trials: int,
+        *,
+        constraints: Mapping[str, float | str] | None = None,
+        objectives: list[str] | None = None,
+        proposer: str | None = None,
+        seed: int | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Search:
+        """Search a trained supernet under constraints such as {"max_macs": "60%"}."""
+        body = {
+            "supernet_id": supernet_id,
+            "num_trials": num_trials,
+            "constraints": constraints,
+            "objectives": objectives,
+            "proposer": proposer,
+            "seed": seed,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return self._create(body)
+
+    def trials(self, search_id: str) -> Iterator[Point]:
+        """See `Search.trials`."""
+        return self._unread(search_id).trials()
+
+    def pareto(self, search_id: str) -> list[Point]:
+        """See `Search.pareto`."""
+        return self._unread(search_id).pareto()
+
+
+class Subnets(Collection[Subnet]):
+    """Networks taken out of supernets."""
+
+    path = "/v1/subnets"
+    kind = Subnet
+
+    def create(
+        self,
+        *,
+        supernet_id: str | None = None,
+        architecture: Mapping[str, Any] | str | None = None,
+        constraints: Mapping[str, float | str] | None = None,
+        search_id: str | None = None,
+        trial_number: int | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Subnet:
+        """Take out a network: of a supernet by architecture or constraints, or a search's trial."""
+        body = {
+            "supernet_id": supernet_id,
+            "architecture": architecture,
+            "constraints": constraints,
+            "search_id": search_id,
+            "trial_number": trial_number,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return self._create(body)
+
+    def artifacts(self, subnet_id: str) -> list[dict[str, Any]]:
+        """See `Subnet.artifacts`."""
+        return self._unread(subnet_id).artifacts()
+
+    def download(self, subnet_id: str, folder: str | Path) -> list[Path]:
+        """See `Subnet.download`."""
+        return self._unread(subnet_id).download(folder)
+
+
+class Jobs(Collection[Job]):
+    """The work behind the resources."""
+
+    path = "/v1/jobs"
+    kind = Job
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask the job to stop; asking again changes nothing."""
+        return self.get(job_id).cancel()
+
+    def events(self, job_id: str, after_id: int = 0) -> Iterator[Event]:
+        """The job's events as they happen, until it has ended."""
+        return job_events(self._transport, job_id, after_id=after_id)

@@ -1,0 +1,199 @@
+"""What the service returns: read-only mappings of its JSON, with what can be done next as methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nas.client.download import fetch
+from nas.client.errors import JobCancelledError, JobFailedError, WaitTimeoutError
+from nas.client.events import Event, job_events
+from nas.client.transport import Transport
+from nas.job import JobState
+
+ResourceT = TypeVar("ResourceT", bound="Resource")
+
+_FIRST_POLL_S = 0.1
+_LONGEST_POLL_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class JsonObject(Mapping[str, Any]):
+    """The service's JSON, read like a mapping."""
+
+    data: Mapping[str, Any]
+    transport: Transport = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class Resource(JsonObject):
+    """Something that a job makes, as it was when it was read."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the service."""
+        return str(self["id"])
+
+    @property
+    def state(self) -> JobState:
+        """Where its job stood."""
+        return JobState(self["state"])
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether its job has ended, well or not."""
+        return self.state.is_terminal
+
+    @property
+    def job_id(self) -> str:
+        """The job that makes it."""
+        return str(self["job_id"])
+
+    def refresh(self: ResourceT) -> ResourceT:
+        """The same resource, read again."""
+        return type(self)(self.transport.get(self["links"]["self"]), self.transport)
+
+    def wait(
+        self: ResourceT,
+        timeout: float | None = None,
+        on_progress: Callable[[ResourceT], None] | None = None,
+    ) -> ResourceT:
+        """The resource once its job has succeeded; `on_progress` is given it whenever it has moved.
+
+        `timeout` is in seconds. Raises JobFailedError, JobCancelledError or WaitTimeoutError.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        current, shown, poll_s = self.refresh(), None, _FIRST_POLL_S
+        while True:
+            if on_progress is not None and (current.state, current["progress"]) != shown:
+                shown = (current.state, current["progress"])
+                on_progress(current)
+            if current.is_terminal:
+                return _succeeded(current)
+            if deadline is not None and time.monotonic() + poll_s > deadline:
+                raise WaitTimeoutError(f"{self.id} is still {current.state} after {timeout} s; it goes on")
+            time.sleep(poll_s)
+            poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
+            current = current.refresh()
+
+    def events(self, after_id: int = 0) -> Iterator[Event]:
+        """Its job's events as they happen, until the job has ended."""
+        return job_events(self.transport, self.job_id, after_id=after_id)
+
+    def cancel(self: ResourceT) -> ResourceT:
+        """Ask its job to stop; the resource read again."""
+        self.transport.post(f"/v1/jobs/{self.job_id}/cancel")
+        return self.refresh()
+
+
+class Job(Resource):
+    """The work behind a resource."""
+
+    @property
+    def job_id(self) -> str:
+        """Itself."""
+        return self.id
+
+
+class Dataset(Resource):
+    """Labelled images."""
+
+
+class Supernet(Resource):
+    """A weight-shared network."""
+
+    def best(self, **bounds: float | str) -> Point:
+        """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'."""
+        return Point(self.transport.get(f"{self['links']['self']}/best", bounds), self.transport)
+
+    def frontier(self, objectives: list[str] | None = None, **bounds: float | str) -> list[Point]:
+        """The frontier over everything measured with the final weights, by rising cost."""
+        params = {**bounds, "objectives": objectives or ["macs"]}
+        items = self.transport.get(f"{self['links']['self']}/frontier", params)["items"]
+        return [Point(item, self.transport) for item in items]
+
+    def curves(self) -> list[dict[str, Any]]:
+        """The training curves, one point an epoch."""
+        return list(self.transport.get(f"{self['links']['self']}/curves")["items"])
+
+
+class Search(Resource):
+    """A question put to a supernet."""
+
+    def trials(self) -> Iterator[Point]:
+        """Its trials so far, in the order of their numbers."""
+        for item in self.transport.pages(f"{self['links']['self']}/trials"):
+            yield Point(item, self.transport)
+
+    def pareto(self) -> list[Point]:
+        """The frontier of its trials so far, by rising cost."""
+        items = self.transport.get(f"{self['links']['self']}/pareto")["items"]
+        return [Point(item, self.transport) for item in items]
+
+
+class Subnet(Resource):
+    """A network taken out of a supernet."""
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """The files of its bundle: name, size_bytes, sha256, media_type, links."""
+        return list(self.transport.get(f"{self['links']['self']}/artifacts")["items"])
+
+    def download(self, folder: str | Path) -> list[Path]:
+        """Every file of the bundle in `folder`, checked; what is there already is not fetched again."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        return [fetch(self.transport, artifact, target) for artifact in self.artifacts()]
+
+
+class Point(JsonObject):
+    """A measured network."""
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Its choices, readable."""
+        return dict(self["architecture"])
+
+    @property
+    def costs(self) -> dict[str, int]:
+        """macs, params, size_bytes, peak_activation_bytes."""
+        return dict(self["costs"])
+
+    @property
+    def accuracy(self) -> float:
+        """Measured on val, 0 to 1."""
+        return float(self["accuracy_val"]["value"])
+
+    @property
+    def interval_95(self) -> tuple[float, float]:
+        """Of the accuracy."""
+        low, high = self["accuracy_val"]["interval_95"]
+        return float(low), float(high)
+
+    def specialise(self, **names: Any) -> Subnet:
+        """A subnet of this network, queued; `names` may be display_name and labels."""
+        supernet_id = str(self["links"]["supernet"]).rpartition("/")[2]
+        body = {"supernet_id": supernet_id, "architecture": self.architecture, **names}
+        return Subnet(self.transport.create("/v1/subnets", body), self.transport)
+
+    def download(self, folder: str | Path, timeout: float | None = None) -> list[Path]:
+        """The network's bundle in `folder`, made now and waited for."""
+        return self.specialise().wait(timeout=timeout).download(folder)
+
+
+def _succeeded(resource: ResourceT) -> ResourceT:
+    if resource.state is JobState.FAILED:
+        raise JobFailedError(f"{resource.id} failed: {resource['error'] or resource['state_reason']}")
+    if resource.state is JobState.CANCELLED:
+        raise JobCancelledError(f"{resource.id} was cancelled: {resource['state_reason']}")
+    return resource

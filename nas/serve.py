@@ -1,0 +1,307 @@
+"""`nas serve`: the whole service on one machine. Starts, watches and stops its processes."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import httpx
+
+from nas.errors import NasError
+from nas.store.database import migrate
+from nas.store.embedded import EmbeddedPostgres
+
+DEFAULT_PORT = 8080
+_LOOPBACK = "127.0.0.1"
+_STOP_TIMEOUT_S = 25.0
+_READY_TIMEOUT_S = 60.0
+_LONGEST_PAUSE_S = 30.0
+_HEALTHY_AFTER_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+Say = Callable[[str], None]
+Work = Callable[[str, threading.Event], int]
+"""Gets the service's URL and an event that it sets to end the service; returns the exit status."""
+
+
+class ServeError(NasError):
+    """The service cannot start here; the message says what to change."""
+
+
+class StopRequested(BaseException):
+    """Ctrl-C or SIGTERM. Like KeyboardInterrupt no ordinary handler may swallow it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Where the service lives on this machine."""
+
+    home: Path
+    """Database, artefacts, checkpoints and logs."""
+    port: int | None
+    """None takes 8080, or the next free one."""
+    database_url: str | None
+    """None starts the embedded PostgreSQL."""
+    artifact_url: str | None
+    """None keeps artefacts under `home`."""
+
+
+def serve(settings: ServeSettings, say: Say, work: Work | None = None) -> int:
+    """Run until Ctrl-C or SIGTERM, and do `work` in a thread meanwhile; the exit status."""
+    with _signals_raise() as shield:
+        try:
+            return _serve(settings, say, work, shield)
+        except StopRequested:
+            say("stopped")
+            return 130
+
+
+def _serve(
+    settings: ServeSettings,
+    say: Say,
+    work: Work | None,
+    shield: Callable[[], None],
+) -> int:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with _only_instance(settings.home) as lock:
+        port = _free_port(settings.port, say)
+        url = f"http://{_LOOPBACK}:{port}"
+        _write_holder(lock, url)
+        postgres = None if settings.database_url else EmbeddedPostgres(settings.home)
+        family = ProcessFamily(settings.home / "logs", say)
+        try:
+            say("starting PostgreSQL" if postgres else "connecting to PostgreSQL")
+            database_url = postgres.start() if postgres else str(settings.database_url)
+            migrate(database_url)
+            environment = _environment(settings, database_url, port)
+            family.add("api", [sys.executable, "-m", "api"], environment)
+            family.add("worker", [sys.executable, "-m", "workers"], environment)
+            _await_ready(url, family)
+            say(f"serving on {url} (documentation: {url}/docs; logs: {family.logs})")
+            return _watch(family, url, work)
+        finally:
+            # Nothing may interrupt the clean-up half-way.
+            shield()
+            family.stop()
+            if postgres:
+                postgres.stop()
+
+
+def _watch(family: ProcessFamily, url: str, work: Work | None) -> int:
+    ended = threading.Event()
+    status: list[int] = []
+    if work is not None:
+        # A daemon: Ctrl-C need not wait for it. Children are started by this thread alone, for the
+        # kernel ties their life to the thread that made them.
+        threading.Thread(target=lambda: status.append(work(url, ended)), daemon=True).start()
+    while not ended.is_set():
+        family.revive()
+        ended.wait(0.5)
+    deadline = time.monotonic() + 5
+    while not status and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return status[0] if status else 1
+
+
+@dataclass
+class _Child:
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    started: float
+    pause_s: float = 1.0
+    restart_at: float | None = None
+
+
+@dataclass
+class ProcessFamily:
+    """The service's processes: each restarted when it dies, all stopped together."""
+
+    logs: Path
+    say: Say
+    _children: list[_Child] = field(default_factory=list)
+
+    def add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Start a process and keep it running."""
+        process = self._start(name, command, environment)
+        self._children.append(_Child(name, command, environment, process, time.monotonic()))
+
+    def revive(self) -> None:
+        """Restart what has died, after a pause that grows while it keeps dying."""
+        for child in self._children:
+            if child.process.poll() is None:
+                continue
+            now = time.monotonic()
+            if child.restart_at is None:
+                # A killed worker leaves Ray's helpers behind, in its process group.
+                _kill_group(child.process.pid)
+                if now - child.started > _HEALTHY_AFTER_S:
+                    child.pause_s = 1.0
+                child.restart_at = now + child.pause_s
+                self.say(
+                    f"the {child.name} process ended with status {child.process.returncode}; starting it "
+                    f"again in {child.pause_s:.0f} s (its log: {self.logs / child.name}.log)"
+                )
+            elif now >= child.restart_at:
+                child.process = self._start(child.name, child.command, child.environment)
+                child.started, child.restart_at = now, None
+                child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
+
+    def died(self, name: str) -> bool:
+        """Whether the process of that name is not running."""
+        return any(child.name == name and child.process.poll() is not None for child in self._children)
+
+    def stop(self) -> None:
+        """Ask all to stop, then make them."""
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.say(f"the {child.name} process does not stop; killing it")
+            # Also what it may have left: each child leads a process group of its own.
+            _kill_group(child.process.pid)
+            child.process.wait()
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with (self.logs / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C in the terminal is for us; we tell the children.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel stop this process when its parent is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+@contextmanager
+def _signals_raise() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM raise StopRequested until the yielded function is called; then they wait."""
+    is_shielded = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if not is_shielded.is_set():
+            is_shielded.set()
+            raise StopRequested
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield is_shielded.set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _only_instance(home: Path) -> Iterator[IO[str]]:
+    """Hold the home folder for this process. The kernel frees the lock of one that was killed."""
+    with (home / "serve.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ServeError(
+                f"another instance already serves from {home} ({_holder(lock.read())}); "
+                "use that one, stop it, or choose another folder with --home"
+            ) from None
+        yield lock
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"process {holder['pid']} at {holder['url']}"
+    except (ValueError, KeyError, TypeError):
+        return "it is just starting"
+
+
+def _write_holder(lock: IO[str], url: str) -> None:
+    lock.seek(0)
+    lock.truncate()
+    lock.write(json.dumps({"pid": os.getpid(), "url": url}))
+    lock.flush()
+
+
+def _free_port(wanted: int | None, say: Say) -> int:
+    if wanted is not None:
+        if not _is_free(wanted):
+            raise ServeError(f"port {wanted} is taken; stop what uses it, or choose another with --port")
+        return wanted
+    if _is_free(DEFAULT_PORT):
+        return DEFAULT_PORT
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    say(f"port {DEFAULT_PORT} is taken; serving on {port} instead")
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _environment(settings: ServeSettings, database_url: str, port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "NAS_DATABASE_URL": database_url,
+        "NAS_ARTIFACT_URL": settings.artifact_url or (settings.home.resolve() / "artifacts").as_uri(),
+        "NAS_HOME": str(settings.home.resolve()),
+        "NAS_HOST": _LOOPBACK,
+        "NAS_PORT": str(port),
+        # Spinning threads that wait for a core which another process holds can slow training tenfold.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+
+
+def _await_ready(url: str, family: ProcessFamily) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            pass
+        family.revive()
+        time.sleep(0.2)
+    raise ServeError(f"the API does not become ready; see {family.logs / 'api.log'}")

@@ -1,0 +1,89 @@
+"""The API may not import what trains, so its schemas repeat those limits; here the two are held equal."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from api.schemas.datasets import BundledSource, ParquetSource, Split
+from api.schemas.recipes import Recipe
+from nas.errors import DatasetError, InvalidRequestError
+
+recipes = pytest.importorskip("supernet.training.recipe")
+sources = pytest.importorskip("supernet.data.sources")
+splits = pytest.importorskip("supernet.data.splits")
+
+
+def accepts(make, refusal: type[Exception]) -> bool:
+    try:
+        make()
+    except refusal:
+        return False
+    return True
+
+
+def test_the_recipe_has_the_same_fields_and_choices():
+    own = Recipe.model_fields
+    assert list(own) == list(recipes.Recipe.__dataclass_fields__)
+    assert get_args(own["name"].annotation) == tuple(recipes.RECIPES)
+    for name, kind in recipes._ENUMS.items():
+        choices = get_args(get_args(own[name].annotation)[0])
+        assert set(choices) == {option.value for option in kind}
+
+
+NUMBERS = [*recipes._WHOLE.items(), *recipes._REAL.items()]
+
+
+@pytest.mark.parametrize(("name", "limits"), NUMBERS)
+def test_the_recipe_has_the_same_limits(name, limits):
+    low, high = limits
+    step = 1 if name in recipes._WHOLE else 1e-9
+    for value in (low, high, low - step, high + step, -1, True, "1"):
+        fields = {name: value}
+        ours = accepts(lambda fields=fields: Recipe(**fields), ValidationError)
+        theirs = accepts(lambda fields=fields: recipes.recipe_from_json(fields), InvalidRequestError)
+        assert ours == theirs, fields
+
+
+def test_sources_have_the_same_fields():
+    ours = {*BundledSource.model_fields, *ParquetSource.model_fields}
+    assert ours == set(sources.DataSource.__dataclass_fields__)
+    assert get_args(BundledSource.model_fields["name"].annotation) == sources.BUNDLED_NAMES
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "bundled", "name": "digits"},
+        {"kind": "parquet", "path": "/data"},
+        {"kind": "parquet", "train": "/a", "test": "/b", "label_column": "fine_label"},
+    ],
+)
+def test_a_source_reaches_the_worker_as_it_was_given(source):
+    model = BundledSource if source["kind"] == "bundled" else ParquetSource
+    sent = model(**source).model_dump(exclude_none=True)
+    assert sources.DataSource.from_json(sent) == sources.DataSource.from_json(source)
+
+
+def test_splits_have_the_same_fields_and_defaults():
+    assert Split().model_dump() == splits.SplitPlan().to_json()
+    assert splits.SplitPlan.from_json(Split(seed=3, val_fraction=0.5).model_dump()).seed == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"test_fraction": 0.0},
+        {"test_fraction": 0.51},
+        {"val_fraction": 0.5},
+        {"val_images_wanted": -1},
+        {"val_images_wanted": 0},
+        {"calibration_images": 0},
+        {"seed": -1},
+    ],
+)
+def test_splits_have_the_same_limits(fields):
+    ours = accepts(lambda: Split(**fields), ValidationError)
+    assert ours == accepts(lambda: splits.SplitPlan.from_json(fields), DatasetError)

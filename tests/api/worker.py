@@ -1,0 +1,162 @@
+"""A worker's part, played through the store: claims, results, ends; nothing is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.costs import costs
+from nas.job import JobKind, Progress
+from nas.store import datasets, evaluations, searches, subnets, supernets
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from nas.store.datasets import DatasetContents
+from nas.store.jobs import JobQueue
+from nas.store.subnets import Artifact
+from nas.store.supernets import TrainingPoint
+from nas.trial import Evaluation, Split
+from search_spaces import SPACES
+
+SPACE = SPACES["micro_8"]
+CHECKPOINT = "c" * 64
+CALIBRATION = "train[:256]/64"
+NUM_VAL = 200
+
+CONTENTS = DatasetContents(
+    fingerprint="f" * 64,
+    num_classes=10,
+    in_channels=1,
+    image_height=8,
+    image_width=8,
+    class_names=[str(digit) for digit in range(10)],
+    mean=[0.5],
+    std=[0.25],
+    num_train=1000,
+    num_calibration=256,
+    num_val=NUM_VAL,
+    num_test=300,
+)
+
+POINT = TrainingPoint(
+    epoch=1,
+    step=10,
+    images_seen=640,
+    train_loss=2.0,
+    learning_rate=0.1,
+    accuracy_val_largest=0.5,
+    accuracy_val_smallest=0.4,
+    num_images_val=NUM_VAL,
+    elapsed_s=3.0,
+)
+
+
+class PlayedWorker:
+    """Does the next job of a kind when told to."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self.queue = JobQueue(database)
+
+    def claim(self, kind: JobKind):
+        lease = self.queue.claim("played", lease_s=60, kinds=[kind])
+        assert lease is not None, f"no {kind} job to claim"
+        return lease
+
+    @contextmanager
+    def job(self, kind: JobKind):
+        lease = self.claim(kind)
+        self.queue.heartbeat(lease, lease_s=60, progress=Progress(phase="work", done=1, total=2))
+        with self.queue.leased(lease) as session:
+            yield session, lease.job.resource_id
+            self.queue.succeed(lease, session)
+
+    def fail(self, kind: JobKind, error: str) -> None:
+        self.queue.fail(self.claim(kind), error)
+
+    def import_dataset(self) -> None:
+        with self.job(JobKind.IMPORT_DATASET) as (session, dataset_id):
+            datasets.set_contents(session, dataset_id, CONTENTS)
+
+    def train(self) -> None:
+        with self.job(JobKind.TRAIN) as (session, supernet_id):
+            supernets.record_point(session, supernet_id, POINT)
+            supernets.set_weights(
+                session, supernet_id, checkpoint=CHECKPOINT, weights_uri="file:///w", calibration=CALIBRATION
+            )
+
+    def search(self, architectures: Sequence[Architecture], num_correct: Sequence[int]) -> None:
+        with self.job(JobKind.SEARCH) as (session, search_id):
+            supernet_id = searches.get(session, search_id).row.supernet_id
+            for number, (architecture, correct) in enumerate(zip(architectures, num_correct, strict=True)):
+                evaluation_id, is_new = evaluations.record(
+                    session, supernet_id, measurement(architecture, correct), costs_of(architecture)
+                )
+                searches.record_trial(
+                    session,
+                    search_id,
+                    number=number,
+                    evaluation_id=evaluation_id,
+                    round=0,
+                    is_reused=not is_new,
+                )
+
+    def specialise(self, files: dict[str, bytes]) -> None:
+        with self.job(JobKind.SPECIALISE) as (session, subnet_id):
+            row = subnets.get(session, subnet_id).row
+            architecture = SPACE.parse(row.architecture)
+            ids = [
+                evaluations.record(
+                    session, row.supernet_id, measurement(architecture, 190, split), costs_of(architecture)
+                )[0]
+                for split in (Split.VAL, Split.TEST)
+            ]
+            subnets.publish(
+                session,
+                subnet_id,
+                evaluation_val_id=ids[0],
+                evaluation_test_id=ids[1],
+                artifacts=[self._publish(subnet_id, name, data) for name, data in files.items()],
+            )
+
+    def _publish(self, subnet_id: str, name: str, data: bytes) -> Artifact:
+        stored = self._artifacts.put(f"subnets/{subnet_id}/{name}", data)
+        assert stored.sha256 == hashlib.sha256(data).hexdigest()
+        return Artifact(
+            name=name,
+            size_bytes=len(data),
+            sha256=stored.sha256,
+            media_type="application/octet-stream",
+            uri=stored.uri,
+        )
+
+
+def costs_of(architecture: Architecture) -> dict[str, int]:
+    return costs(SPACE, architecture, num_classes=CONTENTS.num_classes, in_channels=CONTENTS.in_channels)
+
+
+def measurement(architecture: Architecture, num_correct: int, split: Split = Split.VAL) -> Evaluation:
+    return Evaluation(
+        architecture=architecture,
+        checkpoint=CHECKPOINT,
+        split=split,
+        num_images=NUM_VAL,
+        calibration=CALIBRATION,
+        num_correct=num_correct,
+        per_class_correct=(num_correct,),
+        per_class_images=(NUM_VAL,),
+        correct_bitmap=b"\xff" * (NUM_VAL // 8),
+        duration_s=0.1,
+    )
+
+
+def ladder(count: int) -> list[Architecture]:
+    """Distinct networks from the smallest to the largest, by rising MACs."""
+    rng = np.random.default_rng(0)
+    between = {SPACE.sample(rng) for _ in range(count - 2)}
+    networks = {SPACE.smallest(), SPACE.largest(), *between}
+    return sorted(networks, key=lambda architecture: costs_of(architecture)["macs"])
