@@ -24,7 +24,7 @@ def test_every_published_ofa_row_is_reproduced():
     rows = pq.read_table(shared_data("ofa_mbv3/published_evaluations.parquet")).to_pydict()
     space = SPACES["ofa_mobilenetv3"]
     spelled = [
-        dict(zip("ks e d r".split(), row, strict=True))
+        dict(zip(["ks", "e", "d", "r"], row, strict=True))
         for row in zip(*(rows[c] for c in ("ks", "e", "d", "r")), strict=True)
     ]
     architectures = [space.parse(row) for row in spelled]

@@ -1,0 +1,172 @@
+"""Checkpoints: a training state as a folder of safetensors and JSON, whole or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from nas.errors import NasError
+from supernet.training.state import TrainingState
+
+FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+_OPTIMIZER_FILE = "optimizer.safetensors"
+_STRATEGIES_FILE = "strategies.safetensors"
+_STATE_FILE = "state.json"
+_PREFIX = "step-"
+
+
+class CheckpointError(NasError, ValueError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Path:
+    """Writes `folder/step-<number>`, prunes all but the newest `keep`, and returns the new path.
+
+    Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
+    the name is complete. Only one process may write to a folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _delete_litter(folder)
+    target = folder / f"{_PREFIX}{state.step:010d}"
+    temporary = _hidden_name(target)
+    temporary.mkdir()
+    try:
+        _write_files(state, temporary)
+        if target.exists():
+            # The same step of the same run: a resumed run got here again.
+            target.rename(_hidden_name(target))
+        temporary.rename(target)
+        _sync(folder)
+        for old in _checkpoints(folder)[:-keep]:
+            old.rename(_hidden_name(old))
+    finally:
+        _delete_litter(folder)
+    return target
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the most steps, or None where there is none."""
+    return next(reversed(_checkpoints(folder)), None)
+
+
+def load_checkpoint(path: Path) -> TrainingState:
+    """The state that `save_checkpoint` wrote; CheckpointError where it is damaged or of another format."""
+    try:
+        return _read_files(path)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} holds no readable checkpoint ({error}); delete it to go on from the one before it"
+        ) from error
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def _hidden_name(path: Path) -> Path:
+    """A new name beside `path` that is no checkpoint's."""
+    return path.with_name(f".{path.name}.{uuid4().hex}")
+
+
+def _delete_litter(folder: Path) -> None:
+    """Checkpoints unfinished or on their way out, those of a killed process included."""
+    for path in folder.glob(f".{_PREFIX}*"):
+        shutil.rmtree(path)
+
+
+def _write_files(state: TrainingState, folder: Path) -> None:
+    plain, tensors = _split_tensors(state.strategies)
+    contents = {
+        WEIGHTS_FILE: tensors_to_bytes(_contiguous(state.weights)),
+        _OPTIMIZER_FILE: tensors_to_bytes(_contiguous(state.optimizer)),
+        _STRATEGIES_FILE: tensors_to_bytes(_contiguous(tensors)),
+    }
+    description = {
+        "format": FORMAT,
+        "step": state.step,
+        "identity": dict(state.identity),
+        "environment": dict(state.environment),
+        "strategies": plain,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    contents[_STATE_FILE] = json.dumps(description, indent=1).encode()
+    for name, content in contents.items():
+        _write_synced(folder / name, content)
+    _sync(folder)
+
+
+def _read_files(path: Path) -> TrainingState:
+    description = json.loads((path / _STATE_FILE).read_bytes())
+    if description["format"] != FORMAT:
+        raise ValueError(f"its format is {description['format']}, this release reads {FORMAT}")
+    tensors = {name: _read_tensors(path / name, sha256) for name, sha256 in description["sha256"].items()}
+    return TrainingState(
+        step=description["step"],
+        identity=description["identity"],
+        environment=description["environment"],
+        weights=tensors[WEIGHTS_FILE],
+        optimizer=tensors[_OPTIMIZER_FILE],
+        strategies=_join_tensors(description["strategies"], tensors[_STRATEGIES_FILE]),
+    )
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"the bytes of {path.name} are not those that were written")
+    return tensors_from_bytes(content)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What safetensors can write: on the CPU, dense, none sharing memory with another."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _split_tensors(
+    strategies: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    plain: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    for strategy, state in strategies.items():
+        plain[strategy] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        tensors |= {f"{strategy}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    return plain, tensors
+
+
+def _join_tensors(
+    plain: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Any]]:
+    joined = {strategy: dict(state) for strategy, state in plain.items()}
+    for name, tensor in tensors.items():
+        strategy, _, key = name.partition("/")
+        joined[strategy][key] = tensor
+    return joined
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Makes the folder's entries, names included, survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

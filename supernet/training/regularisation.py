@@ -1,0 +1,45 @@
+"""Regularisation: which networks get dropout, which parameters decay.
+
+Weight decay is coupled (added to the gradient) and applied once a step by the optimizer. The largest
+network contains every shared weight, so this equals an L2 penalty on the largest network alone, as
+BigNAS asks. Adding the penalty to each network's loss would count shared weights several times.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from supernet.training.paths import Role
+from supernet.training.strategy import Strategy
+
+
+class Regularisation(Strategy, ABC):
+    """Says how strongly each network is regularised."""
+
+    @abstractmethod
+    def dropout(self, role: Role) -> float:
+        """Rate of the dropout before the classifier."""
+
+
+class LargestOnly(Regularisation):
+    """Dropout for the largest network alone: small networks underfit rather than overfit (BigNAS)."""
+
+    def __init__(self, *, dropout: float) -> None:
+        self._dropout = dropout
+
+    def dropout(self, role: Role) -> float:
+        """The rate for the largest, 0 for the others."""
+        return self._dropout if role is Role.MAX else 0.0
+
+
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for an optimizer: weights, which decay, and biases and batch norms, which do not."""
+    kept = list(parameters)
+    return [
+        {"params": [p for p in kept if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},
+    ]

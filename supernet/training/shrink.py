@@ -1,0 +1,41 @@
+"""Shrink schedules: which networks may be trained at a step, and how much they count."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from nas.space import SearchSpace
+from supernet.training.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What one step may train."""
+
+    space: SearchSpace
+    """Where random networks are drawn from."""
+    num_random: int
+    """Random networks in the step."""
+    epsilon: float = 1.0
+    """Weight of every network but the largest; at 0 the others are not run at all."""
+
+
+class ShrinkSchedule(Strategy, ABC):
+    """Says how the trained part of the space changes over a run."""
+
+    @abstractmethod
+    def phase(self, step: int) -> Phase:
+        """A pure function of the step."""
+
+
+class StaticSchedule(ShrinkSchedule):
+    """The whole space from the first step to the last (BigNAS)."""
+
+    def __init__(self, space: SearchSpace, *, num_random: int) -> None:
+        self._phase = Phase(space=space, num_random=num_random)
+
+    def phase(self, step: int) -> Phase:
+        """The same phase at every step."""
+        del step
+        return self._phase

@@ -1,0 +1,127 @@
+"""Stack: the strategies of one run, built from its recipe; what does not go together is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nas.errors import InvalidRequestError
+from nas.space import SearchSpace
+from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
+from supernet.training.gradient import GradientPolicy, SummedGradients
+from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
+from supernet.training.paths import PathSampler, SandwichSampler, UniformSampler
+from supernet.training.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind
+from supernet.training.regularisation import LargestOnly, Regularisation
+from supernet.training.shrink import ShrinkSchedule, StaticSchedule
+from supernet.training.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The strategies of one run."""
+
+    recipe: Recipe
+    seed: int
+    """Of every draw of the run."""
+    num_steps: int
+    """Length of the whole run, for which the learning rate is made."""
+    shrink: ShrinkSchedule
+    sampler: PathSampler
+    distillation: Distillation
+    gradient: GradientPolicy
+    learning_rate: LearningRate
+    regularisation: Regularisation
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """By the name under which a checkpoint keeps their state."""
+        return {
+            "shrink": self.shrink,
+            "sampler": self.sampler,
+            "distillation": self.distillation,
+            "gradient": self.gradient,
+            "learning_rate": self.learning_rate,
+            "regularisation": self.regularisation,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved stack, for the record of the run."""
+        chosen = {name: type(strategy).__name__ for name, strategy in self.strategies.items()}
+        return {
+            "recipe": self.recipe.to_json(),
+            "strategies": chosen,
+            "seed": self.seed,
+            "num_steps": self.num_steps,
+        }
+
+
+def build_stack(recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, seed: int) -> Stack:
+    """The strategies that the recipe names.
+
+    Raises InvalidRequestError with the reason where they do not go together.
+    """
+    _check_combination(recipe)
+    num_steps = recipe.epochs * steps_per_epoch
+    return Stack(
+        recipe=recipe,
+        seed=seed,
+        num_steps=num_steps,
+        shrink=StaticSchedule(space, num_random=recipe.num_random),
+        sampler=_sampler(recipe, seed),
+        distillation=_distillation(recipe),
+        gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
+        learning_rate=_learning_rate(recipe, num_steps),
+        regularisation=LargestOnly(dropout=recipe.dropout),
+    )
+
+
+def _check_combination(recipe: Recipe) -> None:
+    if recipe.sampler is SamplerKind.SANDWICH:
+        return
+    if recipe.distillation is DistillationKind.SOFT:
+        raise InvalidRequestError(
+            "distillation 'soft' needs the largest network in every step as the teacher, and sampler "
+            "'uniform' does not run it; choose sampler 'sandwich' or distillation 'none'"
+        )
+    if recipe.dropout > 0:
+        raise InvalidRequestError(
+            f"dropout {recipe.dropout} acts on the largest network alone, and sampler 'uniform' does not run "
+            "it; choose sampler 'sandwich' or dropout 0"
+        )
+    if recipe.num_random == 0:
+        raise InvalidRequestError(
+            "num_random 0 leaves sampler 'uniform' no network to train; choose 1 or more"
+        )
+
+
+def _sampler(recipe: Recipe, seed: int) -> PathSampler:
+    match recipe.sampler:
+        case SamplerKind.SANDWICH:
+            return SandwichSampler(seed)
+        case SamplerKind.UNIFORM:
+            return UniformSampler(seed)
+
+
+def _distillation(recipe: Recipe) -> Distillation:
+    match recipe.distillation:
+        case DistillationKind.SOFT:
+            return SoftDistillation(label_smoothing=recipe.label_smoothing)
+        case DistillationKind.NONE:
+            return NoDistillation(label_smoothing=recipe.label_smoothing)
+
+
+def _learning_rate(recipe: Recipe, num_steps: int) -> LearningRate:
+    num_warmup_steps = round(recipe.warmup_fraction * num_steps)
+    num_left = num_steps - num_warmup_steps
+    return Warmup(_after_warmup(recipe, num_left), num_steps=num_warmup_steps)
+
+
+def _after_warmup(recipe: Recipe, num_steps: int) -> LearningRate:
+    initial, floor = recipe.base_learning_rate, recipe.floor_fraction
+    match recipe.learning_rate_policy:
+        case RatePolicy.EXPONENTIAL:
+            floor_step = round(recipe.decay_fraction * num_steps)
+            return ExponentialWithFloor(initial, floor=floor, floor_step=floor_step)
+        case RatePolicy.COSINE:
+            return CosineWithFloor(initial, floor=floor, num_steps=num_steps)

@@ -1,0 +1,253 @@
+"""Trainer: the order of a training step. What happens in each part is the strategies' affair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from nas.errors import InvalidRequestError, NasError
+from supernet.network import Supernet
+from supernet.training.checkpoint import CheckpointError
+from supernet.training.collective import Collective, SingleProcess
+from supernet.training.distillation import BatchLoss
+from supernet.training.gradient import FlatGradients
+from supernet.training.optimizer import (
+    build_optimizer,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+)
+from supernet.training.paths import Role, Slot
+from supernet.training.rng import Stream, torch_seeded
+from supernet.training.stack import Stack
+from supernet.training.state import TrainingState, differences, environment_of, space_fingerprint
+
+
+class TrainingDivergedError(NasError):
+    """A loss or gradient that is not a finite number; the weights are those before the step."""
+
+
+class Batches(Protocol):
+    """Training images as a pure function of the step."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one step, over all ranks."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every image is seen once."""
+        ...
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """This rank's (normalised images (n, c, h, w), labels (n,)) of the step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step did."""
+
+    step: int
+    learning_rate: float
+    slots: tuple[Slot, ...]
+    slot_losses: tuple[float, ...]
+    """Of each slot: the mean over the whole batch, all ranks included."""
+
+    def loss(self, role: Role) -> float | None:
+        """Mean loss of the networks in this role, or None where there was none."""
+        pairs = zip(self.slots, self.slot_losses, strict=True)
+        losses = [loss for slot, loss in pairs if slot.role == role]
+        return sum(losses) / len(losses) if losses else None
+
+
+class Trainer:
+    """Trains a supernet in place, step by step."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        batches: Batches,
+        stack: Stack,
+        *,
+        collective: Collective | None = None,
+        data_id: str = "",
+    ) -> None:
+        """`data_id` names the images; a checkpoint made from others is refused.
+
+        All ranks start from the weights of rank 0.
+        """
+        self.supernet = supernet
+        self.stack = stack
+        self.step = 0
+        """Steps done, and the number of the next."""
+        self._batches = batches
+        self._collective = collective or SingleProcess()
+        self._data_id = data_id
+        self._device = next(supernet.parameters()).device
+        _check_match(supernet, batches, stack)
+        for parameter in supernet.parameters():
+            self._collective.broadcast(parameter.data)
+        self._gradients = FlatGradients(supernet.parameters())
+        self._optimizer = build_optimizer(stack.recipe, supernet)
+
+    # Stepping
+
+    def run(
+        self,
+        num_steps: int | None = None,
+        *,
+        on_step: Callable[[StepStats], None] | None = None,
+        on_epoch: Callable[[int, StepStats], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Does up to `num_steps` more steps (None: all that are left), never past the end of the run.
+
+        `on_epoch` gets the epoch, counted from 0, and its last step. `should_stop` is asked before every
+        step and must answer alike on all ranks, for one that stops alone leaves the others waiting.
+        """
+        end = self.stack.num_steps
+        if num_steps is not None:
+            end = min(end, self.step + num_steps)
+        while self.step < end and not (should_stop and should_stop()):
+            stats = self.train_step(self.step)
+            if on_step:
+                on_step(stats)
+            epoch, place = divmod(self.step, self._batches.steps_per_epoch)
+            if on_epoch and place == 0:
+                on_epoch(epoch - 1, stats)
+
+    def train_step(self, step: int) -> StepStats:
+        """One step: every network forward and backward, then one update of the weights."""
+        for strategy in self.stack.strategies.values():
+            strategy.before_step(step, self.supernet, self._optimizer)
+        phase = self.stack.shrink.phase(step)
+        slots = self.stack.sampler.propose(phase, step)
+        self.supernet.train()
+        self._gradients.start()
+        self._accumulate(slots, phase.epsilon, step)
+        self._gradients.sum_over(self._collective)
+        losses = self._finite_losses(slots, step)
+        rate = self._update(slots, step)
+        self._finish(step)
+        return StepStats(step, rate, slots, losses)
+
+    def _accumulate(self, slots: Sequence[Slot], epsilon: float, step: int) -> None:
+        """Adds up the gradients of all networks on one batch, and notes their losses."""
+        place = self._collective
+        images, labels = self._batches.batch(step, place.rank, place.world_size)
+        images, labels = images.to(self._device), labels.to(self._device)
+        batch_loss = self.stack.distillation.for_batch(images, labels)
+        for index, slot in enumerate(slots):
+            loss = self._loss(slot, images, batch_loss, step)
+            (self.stack.gradient.weight(slot.role, epsilon) * loss).backward()
+            self._gradients.losses[index] = loss.detach()
+
+    def _loss(self, slot: Slot, images: Tensor, batch_loss: BatchLoss, step: int) -> Tensor:
+        """This rank's share of the slot's mean loss over the whole batch."""
+        dropout = self.stack.regularisation.dropout(slot.role)
+        if dropout > 0:
+            with torch_seeded(self.stack.seed, Stream.DROPOUT, step, self._collective.rank, self._device):
+                logits = self.supernet(images, slot.architecture, dropout=dropout)
+        else:
+            logits = self.supernet(images, slot.architecture)
+        return batch_loss(slot.role, logits).sum() / self._batches.batch_size
+
+    def _finite_losses(self, slots: Sequence[Slot], step: int) -> tuple[float, ...]:
+        losses = tuple(self._gradients.losses[: len(slots)].tolist())
+        for slot, loss in zip(slots, losses, strict=True):
+            if not isfinite(loss):
+                raise TrainingDivergedError(
+                    f"the loss of a '{slot.role}' network is {loss} at step {step}; "
+                    "go on from a checkpoint with a lower base_learning_rate"
+                )
+        # A finite loss may have a gradient that is not, and it would spoil the weights for good.
+        if not isfinite(self._gradients.values.sum().item()):
+            raise TrainingDivergedError(
+                f"the gradient is not finite at step {step}; "
+                "go on from a checkpoint with a lower base_learning_rate"
+            )
+        return losses
+
+    def _update(self, slots: Sequence[Slot], step: int) -> float:
+        """Observe, clip, step; returns the learning rate."""
+        for strategy in self.stack.strategies.values():
+            strategy.observe(step, slots, self._gradients)
+        self.stack.gradient.clip(self._gradients.values)
+        rate = self.stack.learning_rate.at(step)
+        set_learning_rate(self._optimizer, rate)
+        self._optimizer.step()
+        return rate
+
+    def _finish(self, step: int) -> None:
+        self.step = step + 1
+        epoch, place = divmod(self.step, self._batches.steps_per_epoch)
+        if place == 0:
+            for strategy in self.stack.strategies.values():
+                strategy.end_epoch(epoch - 1)
+
+    # Stopping and going on
+
+    def state(self) -> TrainingState:
+        """The run as it stands; its tensors are the live ones, so write or copy them before the next step."""
+        return TrainingState(
+            step=self.step,
+            identity=self._identity(),
+            environment=self._environment(),
+            weights=self.supernet.state_dict(),
+            optimizer=optimizer_tensors(self._optimizer, self.supernet),
+            strategies={name: s.state_dict() for name, s in self.stack.strategies.items()},
+        )
+
+    def restore(self, state: TrainingState) -> tuple[str, ...]:
+        """Makes this run the one that `state` describes.
+
+        Returns what differs in the environment: where nothing does, the run goes on to the very same
+        bits. Raises CheckpointError for a state of another run.
+        """
+        foreign = differences(state.identity, self._identity())
+        if foreign:
+            raise CheckpointError(
+                f"the checkpoint belongs to another run ({'; '.join(foreign)}); "
+                "start anew, or resume with what it was made with"
+            )
+        self.supernet.load_state_dict(state.weights)
+        load_optimizer_tensors(self._optimizer, self.supernet, state.optimizer)
+        for name, strategy in self.stack.strategies.items():
+            strategy.load_state_dict(state.strategies[name])
+        self.step = state.step
+        return differences(state.environment, self._environment())
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "space": self.supernet.space.name,
+            "space_fingerprint": space_fingerprint(self.supernet.space),
+            "num_classes": self.supernet.num_classes,
+            "in_channels": self.supernet.in_channels,
+            "steps_per_epoch": self._batches.steps_per_epoch,
+            "data": self._data_id,
+            "stack": self.stack.to_json(),
+        }
+
+    def _environment(self) -> dict[str, Any]:
+        return environment_of(self._device, world_size=self._collective.world_size)
+
+
+def _check_match(supernet: Supernet, batches: Batches, stack: Stack) -> None:
+    """What the recipe says must be what the objects do, or the record of the run would lie."""
+    recipe = stack.recipe
+    if batches.batch_size != recipe.batch_size:
+        raise InvalidRequestError(
+            f"batches of {batches.batch_size} images are not the recipe's batch_size {recipe.batch_size}; "
+            "make them with the recipe's"
+        )
+    if supernet.kernel_transform != recipe.kernel_transform:
+        raise InvalidRequestError(
+            f"the supernet's kernel_transform is {supernet.kernel_transform}, the recipe's "
+            f"{recipe.kernel_transform}; build the supernet with the recipe's"
+        )

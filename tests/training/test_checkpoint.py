@@ -1,0 +1,175 @@
+"""Checkpoints: a resumed run ends as an undisturbed one, and what cannot be resumed says why."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from supernet.training import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from supernet.training.strategy import Strategy
+from tests.training.toy import toy_recipe, toy_trainer
+
+
+def everything(trainer):
+    state = trainer.state()
+    return {**state.weights, **state.optimizer}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+@pytest.mark.parametrize("clip", ["value", "norm"])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, optimizer, clip):
+    recipe = toy_recipe(optimizer=optimizer, clip=clip, base_learning_rate=0.02)
+    undisturbed = toy_trainer(recipe=recipe)
+    undisturbed.run(6)
+
+    first = toy_trainer(recipe=recipe)
+    first.run(3)
+    path = save_checkpoint(first.state(), tmp_path)
+    torch.rand(11)
+    resumed = toy_trainer(recipe=recipe)
+    resumed.run(1)
+    assert resumed.restore(load_checkpoint(path)) == ()
+    assert resumed.step == 3
+    resumed.run(3)
+
+    expected, found = everything(undisturbed), everything(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_state_before_the_first_step_can_be_restored(tmp_path):
+    fresh, used = toy_trainer(), toy_trainer()
+    path = save_checkpoint(fresh.state(), tmp_path)
+    used.run(2)
+    used.restore(load_checkpoint(path))
+    assert used.step == 0
+    assert everything(used).keys() == everything(fresh).keys()
+
+
+def test_old_checkpoints_are_pruned_and_the_latest_is_found(tmp_path):
+    trainer = toy_trainer()
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "absent") is None
+    for _ in range(4):
+        trainer.run(1)
+        path = save_checkpoint(trainer.state(), tmp_path)
+        assert latest_checkpoint(tmp_path) == path
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000003", "step-0000000004"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    trainer = toy_trainer()
+    for _ in range(2):
+        path = save_checkpoint(trainer.state(), tmp_path)
+    assert load_checkpoint(path).step == 0
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_process_left_is_no_checkpoint_and_is_cleared_away(tmp_path):
+    litter = tmp_path / ".step-0000000009.0123"
+    litter.mkdir()
+    (litter / "weights.safetensors").write_bytes(b"half")
+    assert latest_checkpoint(tmp_path) is None
+    path = save_checkpoint(toy_trainer().state(), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_leaves_the_older_checkpoint_and_no_litter(tmp_path, monkeypatch):
+    trainer = toy_trainer()
+    path = save_checkpoint(trainer.state(), tmp_path)
+    trainer.run(1)
+    monkeypatch.setattr(
+        "supernet.training.checkpoint._sync", lambda folder: (_ for _ in ()).throw(OSError(28))
+    )
+    with pytest.raises(OSError, match="28"):
+        save_checkpoint(trainer.state(), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_checkpoint(path).step == 0
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "state", "format"])
+def test_a_damaged_checkpoint_says_so(tmp_path, damage):
+    path = save_checkpoint(toy_trainer().state(), tmp_path)
+    weights, state = path / "weights.safetensors", path / "state.json"
+    content = bytearray(weights.read_bytes())
+    match damage:
+        case "truncate":
+            weights.write_bytes(content[: len(content) // 2])
+        case "flip":
+            content[-1] ^= 1
+            weights.write_bytes(content)
+        case "delete":
+            weights.unlink()
+        case "state":
+            state.write_text("{")
+        case "format":
+            state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 99}))
+    with pytest.raises(CheckpointError, match=r"holds no readable checkpoint .* delete it"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"recipe": toy_recipe(epochs=3)}, "epochs"),
+        ({"data_id": "other images"}, "data: "),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(other, named):
+    state = toy_trainer().state()
+    with pytest.raises(CheckpointError, match=f"another run.*{named}"):
+        toy_trainer(**other).restore(state)
+
+
+def test_a_checkpoint_of_another_space_is_refused():
+    trainer = toy_trainer()
+    state = trainer.state()
+    foreign = replace(state, identity={**state.identity, "space_fingerprint": "0"})
+    with pytest.raises(CheckpointError, match="space_fingerprint: 0 before"):
+        trainer.restore(foreign)
+
+
+def test_a_difference_in_the_environment_is_told_and_allowed():
+    trainer = toy_trainer()
+    state = trainer.state()
+    elsewhere = replace(state, environment={**state.environment, "torch": "1.0", "threads": 96})
+    assert trainer.restore(elsewhere) == (
+        "threads: 96 before, 1 now",
+        f"torch: 1.0 before, {torch.__version__} now",
+    )
+
+
+class Learned(Strategy):
+    """Keeps a tensor and a number."""
+
+    def __init__(self):
+        self.state = {}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = dict(state)
+
+
+def test_a_strategys_state_survives_tensors_included(tmp_path):
+    state = toy_trainer().state()
+    learned = {"sampler": {"scores": torch.arange(3.0), "epoch": 4}, "shrink": {}}
+    loaded = load_checkpoint(save_checkpoint(replace(state, strategies=learned), tmp_path))
+    strategy = Learned()
+    strategy.load_state_dict(loaded.strategies["sampler"])
+    assert strategy.state["epoch"] == 4
+    assert torch.equal(strategy.state["scores"], torch.arange(3.0))
+    assert loaded.strategies["shrink"] == {}
+
+
+def test_a_strategy_without_state_refuses_one():
+    with pytest.raises(ValueError, match=r"Strategy keeps no state.*scores"):
+        Strategy().load_state_dict({"scores": 1})
