@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class MBConvSpace(SearchSpace):
-    """Stem, stages of inverted-residual blocks, head. Resolution, width, depth, kernel, expansion are elastic."""
+    """Stem, stages of inverted-residual blocks, head; what has several values in the data is elastic."""
 
     name: str
     resolutions: tuple[int, ...]
@@ -144,7 +144,7 @@ class MBConvSpace(SearchSpace):
     # Costs
 
     def cost_terms(self) -> tuple[CostTerm, ...]:
-        """One term a block: a block's cost depends on its own choices, the widths around it and the resolution."""
+        """One term a block: its cost depends on its own choices, the widths around it, the resolution."""
         known = {d.name for d in self.decisions}
         terms = [CostTerm("stem", _known(known, "resolution"))]
         width_in: str | None = None
@@ -195,7 +195,7 @@ class MBConvSpace(SearchSpace):
             if name in self._fixed:
                 if value != self._fixed[name]:
                     raise InvalidArchitectureError(
-                        f"{name} {value!r} is not {self._fixed[name]!r}, its only value in space '{self.name}'"
+                        f"{name} {value!r} is not {self._fixed[name]!r}, its only value in '{self.name}'"
                     )
                 continue
             kept[name] = value

@@ -44,9 +44,7 @@ def create(
     """A data set to be imported, and the job that will."""
     dataset_id = new_id(Prefix.DATASET)
     job = JobQueue.enqueue(session, kind=JobKind.IMPORT_DATASET, resource_id=dataset_id, spec=spec)
-    row = DatasetRow(
-        id=dataset_id, display_name=display_name, labels=labels, job_id=job.id, source=source
-    )
+    row = DatasetRow(id=dataset_id, display_name=display_name, labels=labels, job_id=job.id, source=source)
     session.add(row)
     session.flush()
     return WithJob(row, job)

@@ -61,9 +61,7 @@ def complete(session: Session, *, owner: str, key: str, answer: StoredResponse) 
 
 def abandon(session: Session, *, owner: str, key: str) -> None:
     """The request failed and made nothing: the key is free again."""
-    session.execute(
-        delete(KeyRow).where(KeyRow.owner == owner, KeyRow.key == key, KeyRow.status.is_(None))
-    )
+    session.execute(delete(KeyRow).where(KeyRow.owner == owner, KeyRow.key == key, KeyRow.status.is_(None)))
 
 
 def _forget_old(session: Session) -> None:

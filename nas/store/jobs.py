@@ -76,9 +76,7 @@ class JobQueue:
         with self._database.session() as session:
             return [as_job(row) for row in session.scalars(query)]
 
-    def claim(
-        self, worker: str, *, lease_s: float, kinds: Collection[JobKind] | None = None
-    ) -> Lease | None:
+    def claim(self, worker: str, *, lease_s: float, kinds: Collection[JobKind] | None = None) -> Lease | None:
         """The oldest job that can start, now leased to `worker`; None when there is none."""
         with self._database.begin() as session:
             while (row := session.scalar(_claimable(kinds))) is not None:

@@ -99,9 +99,7 @@ def record_point(session: Session, supernet_id: str, point: TrainingPoint) -> No
     """Add a point to the curves; an epoch trained again after a resume replaces its own."""
     values = asdict(point)
     statement = insert(TrainingPointRow).values(supernet_id=supernet_id, **values)
-    session.execute(
-        statement.on_conflict_do_update(index_elements=["supernet_id", "epoch"], set_=values)
-    )
+    session.execute(statement.on_conflict_do_update(index_elements=["supernet_id", "epoch"], set_=values))
 
 
 def curve(session: Session, supernet_id: str) -> Sequence[TrainingPoint]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.layers import LayerSpec
+from supernet.elastic.depthwise import depthwise_conv
 
 
 class ElasticConv(nn.Module):
@@ -56,9 +57,10 @@ class ElasticConv(nn.Module):
 
     def forward(self, x: Tensor, layer: LayerSpec) -> Tensor:
         """(N, in, H, W) → (N, out, H', W') with the slice that `layer` describes."""
-        return F.conv2d(
-            x, self.weight_for(layer), self.bias_for(layer), layer.stride, layer.padding, 1, layer.groups
-        )
+        weight, bias = self.weight_for(layer), self.bias_for(layer)
+        if layer.groups == layer.in_channels > 1 and bias is None:
+            return depthwise_conv(x, weight, layer.stride)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, 1, layer.groups)
 
 
 def _centre(weight: Tensor, kernel: int) -> Tensor:

@@ -16,9 +16,7 @@ from nas.store.tables import JobRow
 def expire(database, job_id):
     """The lease runs out, as when its worker died a while ago."""
     with database.begin() as session:
-        session.execute(
-            update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=JobRow.created_at)
-        )
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=JobRow.created_at))
 
 
 def states(queue, job_id):

@@ -99,9 +99,7 @@ def test_pages_show_every_resource_once_newest_first(database):
 
 
 def test_an_epoch_trained_again_replaces_its_point(database, supernet_id):
-    point = TrainingPoint(
-        epoch=1, step=10, images_seen=640, train_loss=2.0, learning_rate=0.1, elapsed_s=3.0
-    )
+    point = TrainingPoint(epoch=1, step=10, images_seen=640, train_loss=2.0, learning_rate=0.1, elapsed_s=3.0)
     again = TrainingPoint(
         epoch=1,
         step=10,

@@ -211,19 +211,25 @@ def test_an_independent_counter_agrees_at_224_pixels():
         assert found == (expected["macs"], expected["params"])
 
 
+def shapes_seen(module, images):
+    """Input and output shape of every named layer while the module runs."""
+    seen = {}
+
+    def note(key):
+        return lambda _, inputs, output: seen.__setitem__(key, (inputs[0].shape, output.shape))
+
+    for key, layer in module.named_children():
+        layer.register_forward_hook(note(key))
+    with torch.no_grad():
+        module(images)
+    return seen
+
+
 def test_each_layers_shapes_are_those_the_lowering_says(name):
     supernet = make_supernet(name).eval()
     for architecture in sample_architectures(supernet.space, 3):
         module = extract(supernet, architecture)
-        seen = {}
-        for layer in module.layers:
-            key = layer.name.replace(".", "_")
-            if hasattr(module, key):
-                getattr(module, key).register_forward_hook(
-                    lambda _, inputs, output, key=key: seen.__setitem__(key, (inputs[0].shape, output.shape))
-                )
-        with torch.no_grad():
-            module(make_images(supernet.space, architecture, count=1))
+        seen = shapes_seen(module, make_images(supernet.space, architecture, count=1))
         for layer in module.layers:
             shapes = seen.get(layer.name.replace(".", "_"))
             if shapes and len(shapes[0]) == 4:
