@@ -1,0 +1,1 @@
+"""Measurements behind docs/results.md: `python -m bench NAME`, or `make bench ARGS=NAME`."""

@@ -1,0 +1,37 @@
+"""`python -m bench NAME [options]`: run one measurement; without a name, say which there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from bench import cifar10, costs, depthwise, evaluation, step
+
+BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
+    "costs": costs.main,
+    "depthwise": depthwise.main,
+    "step": step.main,
+    "evaluation": evaluation.main,
+    "cifar10": cifar10.main,
+}
+SHORT = ("costs", "depthwise", "step", "evaluation")
+"""Run when no name is given: minutes, and no data set needed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the named measurement, or the short ones; the exit status."""
+    if not arguments:
+        for name in SHORT:
+            print(f"== {name}")
+            BENCHES[name]([])
+        return 0
+    name, *options = arguments
+    if name not in BENCHES:
+        print(f"no measurement {name!r}; there are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    BENCHES[name](options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""A sandwich step against the plain reference: same networks, same images, in turn."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bench.paired import time_paired
+from bench.reference import ReferenceSupernet
+from search_spaces import SPACES
+from supernet.network import Supernet
+from supernet.training import tune_malloc
+
+BATCH_SIZE = 64
+
+
+def main(arguments: Sequence[str]) -> None:
+    """CPU seconds of one step: largest, two random, smallest; forward and backward, in-place distillation."""
+    parser = argparse.ArgumentParser(prog="bench step")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-malloc-tuning", action="store_true", help="give neither side the tuned malloc")
+    options = parser.parse_args(arguments)
+    if not options.no_malloc_tuning:
+        tune_malloc()
+    torch.set_num_threads(options.threads)
+    for name in ("micro", "ofa_mobilenetv3_32"):
+        print(_compare(name).line(f"sandwich step, {name}, batch {BATCH_SIZE}, {options.threads} thread(s)"))
+
+
+def _compare(name: str):
+    space = SPACES[name]
+    rng = np.random.default_rng(0)
+    architectures = [space.largest(), space.sample(rng), space.sample(rng), space.smallest()]
+    layers = [space.lower(architecture, num_classes=10) for architecture in architectures]
+    side = space.resolutions_px()[-1]
+    images, labels = torch.randn(BATCH_SIZE, 3, side, side), torch.randint(0, 10, (BATCH_SIZE,))
+    ours, plain = Supernet(space, num_classes=10).train(), ReferenceSupernet(space, num_classes=10).train()
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    return time_paired(
+        lambda: _sandwich(ours, channels_last, labels, architectures),
+        lambda: _sandwich(plain, images, labels, layers),
+    )
+
+
+def _sandwich(net, images, labels, networks) -> None:
+    net.zero_grad(set_to_none=True)
+    logits = net(images, networks[0])
+    F.cross_entropy(logits, labels).backward()
+    teacher = logits.detach().softmax(dim=1)
+    for network in networks[1:]:
+        F.cross_entropy(net(images, network), teacher).backward()
