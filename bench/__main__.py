@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import cifar10, costs, depthwise, evaluation, step
+from bench import cifar10, costs, depthwise, evaluation, plot, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "costs": costs.main,
@@ -13,6 +13,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "step": step.main,
     "evaluation": evaluation.main,
     "cifar10": cifar10.main,
+    "plot": plot.main,
 }
 SHORT = ("costs", "depthwise", "step", "evaluation")
 """Run when no name is given: minutes, and no data set needed."""

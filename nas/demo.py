@@ -6,9 +6,9 @@ import json
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ RECIPE = {"name": "bignas", "epochs": 30, "batch_size": 32, "dropout": 0.1}
 NUM_TRIALS = 90
 BUDGET_PERCENT = (20, 40, 60, 80, 100)
 """Of the largest network's MACs."""
+
+_LEAST_WORTH_TELLING = 10
+"""Jobs of fewer steps are over before a line about them is read."""
 
 Say = Callable[[str], None]
 ResourceT = TypeVar("ResourceT", bound=Resource)
@@ -136,14 +139,16 @@ class Demo:
             raise NasError("ONNX Runtime does not reproduce the card")
 
     def _wait(self, resource: ResourceT) -> ResourceT:
-        last = ""
+        told: set[tuple[str, int]] = set()
 
         def show(current: Resource) -> None:
-            nonlocal last
-            line = _progress_line(current)
-            if line and line != last:
-                last = line
-                self._say(f"   {line}")
+            progress = current["progress"]
+            if not progress or progress["total"] < _LEAST_WORTH_TELLING:
+                return
+            moment = (progress["phase"], 10 * progress["done"] // progress["total"])
+            if moment not in told:
+                told.add(moment)
+                self._say(f"   {_progress_line(progress)}")
 
         return resource.wait(on_progress=show)
 
@@ -171,12 +176,8 @@ def _row(point: Point) -> str:
     )
 
 
-def _progress_line(resource: Resource) -> str:
-    """A line worth printing, about every tenth of a job; empty when there is nothing new to tell."""
-    progress = resource["progress"]
-    if not progress or not progress["total"] or progress["total"] < 10:
-        return ""
-    tenths = 10 * progress["done"] // progress["total"]
+def _progress_line(progress: Mapping[str, Any]) -> str:
+    share = progress["done"] / progress["total"]
     eta = progress["eta_seconds"]
     left = f", about {eta:.0f} s left" if eta else ""
-    return f"{progress['phase']}: {10 * tenths} %{left}" if tenths else ""
+    return f"{progress['phase']}: {share:.0%}{left}"
