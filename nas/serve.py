@@ -31,6 +31,8 @@ _STOP_TIMEOUT_S = 25.0
 _READY_TIMEOUT_S = 60.0
 _LONGEST_PAUSE_S = 30.0
 _HEALTHY_AFTER_S = 60.0
+_WATCH_S = 0.25
+_INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
@@ -42,8 +44,39 @@ class ServeError(NasError):
     """The service cannot start here; the message says what to change."""
 
 
-class StopRequested(BaseException):
-    """Ctrl-C or SIGTERM. Like KeyboardInterrupt no ordinary handler may swallow it."""
+class _StoppedError(NasError):
+    """Ctrl-C or SIGTERM came while the service was starting."""
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM, noted and looked at where stopping is safe.
+
+    A handler that raised could strike when a process is started and nobody knows it yet; and one that
+    set an Event could deadlock with the wait on it that it interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.is_requested = False
+
+    def check(self) -> None:
+        """Raise if the service is to stop."""
+        if self.is_requested:
+            raise _StoppedError("stopped")
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """While they are noted, the signals do nothing else."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            self.is_requested = True
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +95,25 @@ class ServeSettings:
 
 def serve(settings: ServeSettings, say: Say, work: Work | None = None) -> int:
     """Run until Ctrl-C or SIGTERM, and do `work` in a thread meanwhile; the exit status."""
-    with _signals_raise() as shield:
+    stop = _StopSignals()
+    with stop.noted():
         try:
-            return _serve(settings, say, work, shield)
-        except StopRequested:
-            say("stopped")
-            return 130
+            status = _serve(settings, say, work, stop)
+        except NasError:
+            # Ctrl-C in a terminal also reaches PostgreSQL's programs, which then end badly.
+            if not stop.is_requested:
+                raise
+            status = _INTERRUPTED
+    if status == _INTERRUPTED:
+        say("stopped")
+    return status
 
 
 def _serve(
     settings: ServeSettings,
     say: Say,
     work: Work | None,
-    shield: Callable[[], None],
+    stop: _StopSignals,
 ) -> int:
     settings.home.mkdir(parents=True, exist_ok=True)
     with _only_instance(settings.home) as lock:
@@ -86,22 +125,22 @@ def _serve(
         try:
             say("starting PostgreSQL" if postgres else "connecting to PostgreSQL")
             database_url = postgres.start() if postgres else str(settings.database_url)
+            stop.check()
             migrate(database_url)
+            stop.check()
             environment = _environment(settings, database_url, port)
             family.add("api", [sys.executable, "-m", "api"], environment)
             family.add("worker", [sys.executable, "-m", "workers"], environment)
-            _await_ready(url, family)
+            _await_ready(url, family, stop)
             say(f"serving on {url} (documentation: {url}/docs; logs: {family.logs})")
-            return _watch(family, url, work)
+            return _watch(family, url, work, stop)
         finally:
-            # Nothing may interrupt the clean-up half-way.
-            shield()
             family.stop()
             if postgres:
                 postgres.stop()
 
 
-def _watch(family: ProcessFamily, url: str, work: Work | None) -> int:
+def _watch(family: ProcessFamily, url: str, work: Work | None, stop: _StopSignals) -> int:
     ended = threading.Event()
     status: list[int] = []
     if work is not None:
@@ -109,8 +148,10 @@ def _watch(family: ProcessFamily, url: str, work: Work | None) -> int:
         # kernel ties their life to the thread that made them.
         threading.Thread(target=lambda: status.append(work(url, ended)), daemon=True).start()
     while not ended.is_set():
+        if stop.is_requested:
+            return _INTERRUPTED
         family.revive()
-        ended.wait(0.5)
+        ended.wait(_WATCH_S)
     deadline = time.monotonic() + 5
     while not status and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -192,13 +233,15 @@ class ProcessFamily:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in the terminal is for us; we tell the children.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
             )
 
 
-def _die_with_parent() -> None:
-    """Have the kernel stop this process when its parent is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _die_with_parent() -> Callable[[], None]:
+    """For the child to call: the kernel stops it when its parent is killed."""
+    # Looked up here: between fork and exec, a lock that another thread held would never be freed.
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kill_group(pid: int) -> None:
@@ -206,25 +249,6 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-
-
-@contextmanager
-def _signals_raise() -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM raise StopRequested until the yielded function is called; then they wait."""
-    is_shielded = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if not is_shielded.is_set():
-            is_shielded.set()
-            raise StopRequested
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield is_shielded.set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -294,9 +318,10 @@ def _environment(settings: ServeSettings, database_url: str, port: int) -> dict[
     }
 
 
-def _await_ready(url: str, family: ProcessFamily) -> None:
+def _await_ready(url: str, family: ProcessFamily, stop: _StopSignals) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while time.monotonic() < deadline:
+        stop.check()
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
                 return

@@ -10,7 +10,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from nas.errors import NasError
-from nas.store.database import migrate
+from nas.store.database import Database, migrate
 from workers.settings import WorkerSettings
 from workers.wiring import build_service
 
@@ -24,7 +24,8 @@ def main() -> int:
     try:
         settings = WorkerSettings()
         migrate(settings.database_url)
-        service = build_service(settings)
+        database = Database(settings.database_url)
+        service = build_service(settings, database)
     except ValidationError as error:
         fields = "; ".join(f"NAS_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         logging.error("the worker's settings are not complete: %s", fields)
@@ -39,7 +40,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, drain)
-    service.run()
+    try:
+        service.run()
+    finally:
+        database.dispose()
     return 0
 
 

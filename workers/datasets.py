@@ -31,8 +31,11 @@ class DatasetReference:
     def load(self) -> DataSplits:
         """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
         if not self.cache.exists():
-            save_cache(import_splits(self.source, self.split), self.cache)
-        splits = load_cache(self.cache)
+            # Checked before it is kept: a copy of changed images would outlive their restoration.
+            save_cache(self._checked(import_splits(self.source, self.split)), self.cache)
+        return self._checked(load_cache(self.cache))
+
+    def _checked(self, splits: DataSplits) -> DataSplits:
         if splits.fingerprint != self.fingerprint:
             raise DatasetError(
                 f"the images of data set {self.dataset_id} have changed since it was registered; "

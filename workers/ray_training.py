@@ -5,24 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
-from supernet.training.collective import TorchCollective
+from supernet.training.collective import Collective, TorchCollective
+from workers.context import WorkerDrainingError
 from workers.training import Observer, TrainingPlan, train
 
 _POLL_S = 1.0
 _RESTARTS = 3
+_STOP_TIMEOUT_S = 15.0
 
 
 @ray.remote(num_cpus=0)
 class NoticeBoard:
-    """Where rank 0 leaves what it has to tell, and every rank reads whether to stop."""
+    """Where rank 0 leaves what it has to tell, and reads whether to stop."""
 
     def __init__(self) -> None:
         self._progress: tuple[int, int] | None = None
@@ -38,12 +42,8 @@ class NoticeBoard:
         """Leave a call for the observer in the worker's process."""
         self._notices.append((method, arguments))
 
-    def is_stopped(self) -> bool:
-        """Whether the run is to stop."""
-        return self._is_stopped
-
     def stop(self) -> None:
-        """Ask every rank to stop."""
+        """Ask the run to stop."""
         self._is_stopped = True
 
     def collect(self) -> tuple[tuple[int, int] | None, list[tuple[str, tuple[Any, ...]]]]:
@@ -52,31 +52,35 @@ class NoticeBoard:
         return self._progress, notices
 
 
-class StoppedError(NasError):
-    """The run was asked to stop."""
-
-
 class _BoardObserver:
     """An Observer on a Ray Train worker. Only rank 0 has anything to tell."""
 
-    def __init__(self, board: Any, rank: int) -> None:
+    def __init__(self, board: Any, collective: Collective) -> None:
         self._board = board
-        self._rank = rank
-        self._asked_at = 0.0
+        self._collective = collective
+        self._asked_at: float | None = None
 
     def on_step(self, done: int, total: int) -> None:
-        if time.monotonic() - self._asked_at < _POLL_S:
-            return
-        self._asked_at = time.monotonic()
-        board, is_first = self._board, self._rank == 0
-        if ray.get(board.tell_progress.remote(done, total) if is_first else board.is_stopped.remote()):
-            raise StoppedError("the training was asked to stop")
+        # Rank 0 decides for all at the same step: one that stopped alone would leave the others waiting.
+        is_stopped = torch.zeros(1)
+        if self._collective.rank == 0 and self._is_time_to_ask():
+            is_stopped[0] = ray.get(self._board.tell_progress.remote(done, total))
+        self._collective.broadcast(is_stopped)
+        if is_stopped.item():
+            raise WorkerDrainingError("the training was asked to stop")
+
+    def _is_time_to_ask(self) -> bool:
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < _POLL_S:
+            return False
+        self._asked_at = now
+        return True
 
     def on_point(self, point: TrainingPoint) -> None:
         ray.get(self._board.tell.remote("on_point", (point,)))
 
     def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
-        if self._rank == 0:
+        if self._collective.rank == 0:
             ray.get(self._board.tell.remote("on_resume", (step, differences)))
 
 
@@ -104,7 +108,8 @@ def train_on_ray(
             check()
     except BaseException:
         ray.get(board.stop.remote())
-        fit.join()
+        # Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.
+        fit.join(_STOP_TIMEOUT_S)
         raise
     finally:
         ray.kill(board)
@@ -138,4 +143,6 @@ def _forward(board: Any, observer: Observer) -> None:
 def _train_rank(config: dict[str, Any]) -> None:
     collective = TorchCollective()
     plan: TrainingPlan = config["plan"]
-    train(plan, collective=collective, observer=_BoardObserver(config["board"], collective.rank))
+    # To Ray an exception would be a failure, after which it starts all ranks again.
+    with suppress(WorkerDrainingError):
+        train(plan, collective=collective, observer=_BoardObserver(config["board"], collective))

@@ -30,9 +30,8 @@ _RAY_QUIET = {
 }
 
 
-def build_service(settings: WorkerSettings) -> WorkerService:
-    """A worker that can do every kind of job."""
-    database = Database(settings.database_url)
+def build_service(settings: WorkerSettings, database: Database) -> WorkerService:
+    """A worker that can do every kind of job; whoever opened the database closes it."""
     artifacts = ArtifactStore(settings.artifact_url)
     runners: dict[JobKind, JobRunner] = {
         JobKind.IMPORT_DATASET: DatasetImport(database, settings.home),
