@@ -37,10 +37,9 @@ def main(purpose: str) -> int:
 
 
 def _install(purpose: str) -> int:
-    if not (VENV / "bin" / "pip").exists():
+    if not _has_pip():
         _say("making .venv")
-        command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
-        if subprocess.run(command, check=False).returncode != 0:
+        if not _make_venv():
             return _refuse("the virtual environment could not be made; on Debian install python3-venv")
     if not _has_torch():
         _tell_torch_size()
@@ -55,9 +54,28 @@ def _install(purpose: str) -> int:
     return 0
 
 
+def _make_venv() -> bool:
+    """An empty environment with pip; where Python comes without ensurepip, pip from its own installer."""
+    make = [sys.executable, "-m", "venv", "--clear"]
+    if subprocess.run([*make, str(VENV)], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        return True
+    if subprocess.run([*make, "--without-pip", str(VENV)], check=False).returncode != 0:
+        return False
+    install = [sys.executable, "-m", "pip", "--python", PIP[0], "install", "--quiet", "pip"]
+    return subprocess.run(install, check=False).returncode == 0
+
+
+def _has_pip() -> bool:
+    # A run, not a look: the Python that the environment was made of may be gone.
+    try:
+        return _pip("--version", quiet=True).returncode == 0
+    except OSError:
+        return False
+
+
 def _is_installed(purpose: str) -> bool:
     # What dev installs serves run too.
-    return any(
+    return _has_pip() and any(
         _stamp(p).exists() and _stamp(p).read_text() == _wanted(p) for p in EXTRAS if p in (purpose, "dev")
     )
 

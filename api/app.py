@@ -8,6 +8,7 @@ from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from api.openapi import build_openapi
 from api.problems import install_problem_handlers
@@ -32,6 +33,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
     )
     install_problem_handlers(app)
+    # Without keys, whoever can make a browser call this port could use it under a name of their own.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
     resources = APIRouter(prefix="/v1")
     for resource in _RESOURCES:
         resources.include_router(resource.router)

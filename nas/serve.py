@@ -133,29 +133,45 @@ def _serve(
             family.add("worker", [sys.executable, "-m", "workers"], environment)
             _await_ready(url, family, stop)
             say(f"serving on {url} (documentation: {url}/docs; logs: {family.logs})")
-            return _watch(family, url, work, stop)
+            return _watch(family, postgres, _Working(work, url), stop, say)
         finally:
             family.stop()
             if postgres:
                 postgres.stop()
 
 
-def _watch(family: ProcessFamily, url: str, work: Work | None, stop: _StopSignals) -> int:
-    ended = threading.Event()
-    status: list[int] = []
-    if work is not None:
-        # A daemon: Ctrl-C need not wait for it. Children are started by this thread alone, for the
-        # kernel ties their life to the thread that made them.
-        threading.Thread(target=lambda: status.append(work(url, ended)), daemon=True).start()
-    while not ended.is_set():
+class _Working:
+    """The caller's work in a thread of its own: a daemon, so that Ctrl-C need not wait for it."""
+
+    def __init__(self, work: Work | None, url: str) -> None:
+        self.ended = threading.Event()
+        self._status: list[int] = []
+        self._thread = threading.Thread(target=self._run, args=(work, url), daemon=True)
+        if work is not None:
+            self._thread.start()
+
+    def status(self) -> int:
+        """What the work returned, once it has said that the service may end."""
+        self._thread.join(5)
+        return self._status[0] if self._status else 1
+
+    def _run(self, work: Work, url: str) -> None:
+        self._status.append(work(url, self.ended))
+
+
+def _watch(
+    family: ProcessFamily, postgres: EmbeddedPostgres | None, working: _Working, stop: _StopSignals, say: Say
+) -> int:
+    # Children are started by this thread alone: the kernel ties their life to the thread that made them.
+    while not working.ended.is_set():
         if stop.is_requested:
             return _INTERRUPTED
+        if postgres and postgres.pid is None:
+            say("PostgreSQL has ended; starting it again")
+            postgres.start()
         family.revive()
-        ended.wait(_WATCH_S)
-    deadline = time.monotonic() + 5
-    while not status and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return status[0] if status else 1
+        working.ended.wait(_WATCH_S)
+    return working.status()
 
 
 @dataclass
@@ -323,7 +339,7 @@ def _await_ready(url: str, family: ProcessFamily, stop: _StopSignals) -> None:
     while time.monotonic() < deadline:
         stop.check()
         try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ class DatasetReference:
 
     def load(self) -> DataSplits:
         """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
-        if not self.cache.exists():
-            # Checked before it is kept: a copy of changed images would outlive their restoration.
-            save_cache(self._checked(import_splits(self.source, self.split)), self.cache)
-        return self._checked(load_cache(self.cache))
+        cached = self._cached()
+        if cached is not None:
+            return self._checked(cached)
+        # Checked before it is kept: a copy of changed images would outlive their restoration.
+        save_cache(self._checked(import_splits(self.source, self.split)), self.cache)
+        return load_cache(self.cache)
 
     def _checked(self, splits: DataSplits) -> DataSplits:
         if splits.fingerprint != self.fingerprint:
@@ -42,6 +45,14 @@ class DatasetReference:
                 "restore them, or register them as a new data set"
             )
         return splits
+
+    def _cached(self) -> DataSplits | None:
+        """This machine's copy; none where there is none, or where it is damaged, which costs time only."""
+        try:
+            return load_cache(self.cache)
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(self.cache, ignore_errors=True)
+            return None
 
     def data_source(self) -> DataSource:
         """Where the images come from."""

@@ -88,6 +88,12 @@ def train_on_ray(
     plan: TrainingPlan, *, num_workers: int, observer: Observer, check: Callable[[], None]
 ) -> None:
     """Train on `num_workers` ranks to the end. Where one dies, all restart from the last checkpoint."""
+    num_cpus = int(ray.cluster_resources().get("CPU", 0))
+    if num_workers > num_cpus:
+        raise NasError(
+            f"num_workers {num_workers} is more than the {num_cpus} CPUs that Ray has; "
+            "ask for fewer, or add machines to the cluster"
+        )
     board = NoticeBoard.remote()
     trainer = TorchTrainer(
         _train_rank,
@@ -106,6 +112,7 @@ def train_on_ray(
             fit.join(_POLL_S)
             _forward(board, observer)
             check()
+        _forward(board, observer)
     except BaseException:
         ray.get(board.stop.remote())
         # Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -58,7 +59,8 @@ class WorkerService:
                 logger.warning("the database does not answer: %s", error.orig)
                 has_worked = False
             if not has_worked:
-                self._draining.wait(self._poll_s)
+                # Not `wait`: the signal handler that drains may interrupt it while it holds the event's lock.
+                time.sleep(self._poll_s)
 
     def _work_once(self) -> bool:
         self._queue.sweep()

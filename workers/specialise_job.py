@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 
 import torch
 from sqlalchemy.orm import Session
@@ -60,7 +61,9 @@ class SpecialiseJob:
         with tempfile.TemporaryDirectory(prefix="nas-bundle-") as folder:
             files = subject.write(Path(folder), measured)
             self._tell(context, "publish")
-            published = [self._publish(job.resource_id, file) for file in files]
+            # A folder of this attempt's own: one that lost its lease must not replace another's files.
+            place = f"subnets/{job.resource_id}/{token_hex(8)}"
+            published = [self._publish(place, file) for file in files]
 
         def finish(session: Session) -> None:
             ids = {split: subject.record(session, evaluation) for split, evaluation in measured.items()}
@@ -89,11 +92,11 @@ class SpecialiseJob:
             trained,
             space.canonical(space.parse(subnet.architecture)),
             data.load(),
-            fetch_weights(self._artifacts, trained.weights_uri),
+            fetch_weights(self._artifacts, trained.weights_uri, trained.checkpoint),
         )
 
-    def _publish(self, subnet_id: str, file: BundleFile) -> Artifact:
-        stored = self._artifacts.put(f"subnets/{subnet_id}/{file.name}", file.path)
+    def _publish(self, place: str, file: BundleFile) -> Artifact:
+        stored = self._artifacts.put(f"{place}/{file.name}", file.path)
         return Artifact(
             name=file.name,
             size_bytes=stored.size_bytes,

@@ -6,9 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import torch
 
+from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches, default_augmentation
@@ -22,7 +24,6 @@ from supernet.training.checkpoint import (
 )
 from supernet.training.collective import Collective
 from supernet.training.memory import tune_malloc
-from supernet.training.paths import Role
 from supernet.training.recipe import recipe_from_json
 from supernet.training.stack import build_stack
 from supernet.training.trainer import StepStats, Trainer
@@ -93,7 +94,6 @@ class _Run:
         self._probe = _Probe(self._supernet, self._splits)
         self._started = time.monotonic()
         self._saved_at = self._started
-        self._epoch_losses: list[float] = []
 
     def finish(self) -> Path:
         self._resume()
@@ -113,32 +113,52 @@ class _Run:
         if state is not None:
             differences = self._trainer.restore(state)
             self._observer.on_resume(self._trainer.step, differences)
+        self._check_ranks_agree()
+
+    def _check_ranks_agree(self) -> None:
+        """Ranks that start from different steps would add up gradients of different weights."""
+        total = torch.tensor([float(self._trainer.step)], dtype=torch.float64)
+        self._collective.all_reduce_sum(total)
+        if total.item() != self._trainer.step * self._collective.world_size:
+            raise NasError(
+                f"the ranks found different checkpoints in {self._plan.checkpoints}; "
+                "put NAS_HOME on storage that all machines of the cluster share"
+            )
 
     def _on_step(self, stats: StepStats) -> None:
-        self._epoch_losses.append(stats.loss(Role.MAX) or sum(stats.slot_losses) / len(stats.slot_losses))
-        self._observer.on_step(stats.step + 1, self._trainer.stack.num_steps)
+        if (stats.step + 1) % self._batches.steps_per_epoch == 0:
+            # The epoch's point comes first: a checkpoint made here would let a resumed run skip it.
+            return
+        self._tell_step(stats)
         if time.monotonic() - self._saved_at > self._plan.checkpoint_interval_s:
             self._save()
 
     def _on_epoch(self, epoch: int, stats: StepStats) -> None:
-        losses, self._epoch_losses = self._epoch_losses, []
-        if self._collective.rank != 0:
-            return
+        if self._collective.rank == 0:
+            self._tell_epoch(epoch, stats)
+            self._save()
+        self._tell_step(stats)
+
+    def _tell_step(self, stats: StepStats) -> None:
+        self._observer.on_step(stats.step + 1, self._trainer.stack.num_steps)
+
+    def _tell_epoch(self, epoch: int, stats: StepStats) -> None:
         largest, smallest = self._probe.measure()
+        train_loss = self._trainer.stack.loss_meter.last_mean
+        assert train_loss is not None  # an epoch has just ended
         point = TrainingPoint(
             epoch=epoch,
             step=stats.step + 1,
             images_seen=(stats.step + 1) * self._batches.batch_size,
-            train_loss=sum(losses) / len(losses),
+            train_loss=train_loss,
             learning_rate=stats.learning_rate,
             accuracy_val_largest=largest,
             accuracy_val_smallest=smallest,
             num_images_val=len(self._splits.val),
             elapsed_s=self._plan.elapsed_before_s + time.monotonic() - self._started,
         )
-        # The point first: a run killed between the two repeats the epoch and replaces its point.
+        # Before the checkpoint: a run killed between the two repeats the epoch and replaces its point.
         self._observer.on_point(point)
-        self._save()
 
     def _save(self) -> Path:
         if self._collective.rank == 0:
@@ -173,5 +193,5 @@ def _newest_readable(folder: Path) -> Any:
         try:
             return load_checkpoint(path)
         except CheckpointError:
-            path.rename(path.with_name(f".damaged.{path.name}"))
+            path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
     return None

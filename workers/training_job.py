@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from nas.job import Job
@@ -92,7 +94,8 @@ class TrainingJob:
         assert final is not None  # train() has just written it
         supernet = plan.supernet.build()
         supernet.load_state_dict(load_checkpoint(final).weights)
-        key = f"supernets/{row.id}/weights.safetensors"
+        # A name of this attempt's own: one that lost its lease must not replace what another published.
+        key = f"supernets/{row.id}/{token_hex(8)}/weights.safetensors"
         stored = publish_weights(self._artifacts, key, supernet, plan.checkpoints)
         calibration = calibration_id(plan.data.load(), CALIBRATION_BATCH_SIZE)
         context.report("publish", 1, 1)
@@ -101,6 +104,8 @@ class TrainingJob:
             supernets.set_weights(
                 session, row.id, checkpoint=stored.sha256, weights_uri=stored.uri, calibration=calibration
             )
+            # Only once the row says so: until then a killed worker needs them.
+            event.listen(session, "after_commit", lambda _: _discard(plan.checkpoints), once=True)
 
         return finish
 
@@ -131,6 +136,6 @@ class JobObserver:
             add_event(session, self._job_id, "resumed", payload)
 
 
-def discard_checkpoints(home: Path, supernet_id: str) -> None:
+def _discard(checkpoints: Path) -> None:
     """Remove a finished run's checkpoints: its weights are published."""
-    shutil.rmtree(home / "checkpoints" / supernet_id, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)

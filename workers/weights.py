@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,12 @@ def publish_weights(artifacts: ArtifactStore, key: str, supernet: Supernet, scra
     return stored
 
 
-def fetch_weights(artifacts: ArtifactStore, uri: str) -> bytes:
-    """The weights file as bytes."""
-    return b"".join(artifacts.open(uri))
+def fetch_weights(artifacts: ArtifactStore, uri: str, sha256: str) -> bytes:
+    """The weights file as bytes; ArtifactError unless they are those that were published."""
+    weights = b"".join(artifacts.open(uri))
+    if hashlib.sha256(weights).hexdigest() != sha256:
+        raise ArtifactError(f"the bytes of {uri} are not those that were published; restore the file")
+    return weights
 
 
 def load_weights(description: SupernetDescription, weights: bytes | Path) -> Supernet:

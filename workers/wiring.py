@@ -36,7 +36,11 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
     runners: dict[JobKind, JobRunner] = {
         JobKind.IMPORT_DATASET: DatasetImport(database, settings.home),
         JobKind.TRAIN: TrainingJob(
-            database, artifacts, settings.home, num_threads=settings.num_threads, ensure_ray=ensure_ray
+            database,
+            artifacts,
+            settings.home,
+            num_threads=settings.num_threads,
+            ensure_ray=lambda: ensure_ray(settings.num_evaluators),
         ),
         JobKind.SEARCH: SearchJob(database, open_evaluator=_evaluator_factory(settings, database, artifacts)),
         JobKind.SPECIALISE: SpecialiseJob(
@@ -46,7 +50,7 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
     return WorkerService(JobQueue(database), runners, lease_s=settings.lease_s, poll_s=settings.poll_s)
 
 
-def ensure_ray() -> None:
+def ensure_ray(num_cpus_needed: int = 1) -> None:
     """Connect to the cluster of RAY_ADDRESS, or start a local Ray that lives as long as this process."""
     if ray.is_initialized():
         return
@@ -55,7 +59,9 @@ def ensure_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, configure_logging=False)
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        # Actors that measure are counted as a CPU each: with fewer CPUs some would never start.
+        num_cpus = max(os.cpu_count() or 1, num_cpus_needed)
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
     # Ray takes the signals for itself; a worker that is told to stop has a job to give back first.
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -65,10 +71,10 @@ def _evaluator_factory(
     settings: WorkerSettings, database: Database, artifacts: ArtifactStore
 ) -> Callable[[TrainedSupernet, Callable[[], None]], OpenEvaluator]:
     def open_evaluator(trained: TrainedSupernet, check: Callable[[], None]) -> OpenEvaluator:
-        ensure_ray()
+        ensure_ray(settings.num_evaluators)
         pool = RayEvaluator(
             trained.description,
-            fetch_weights(artifacts, trained.weights_uri),
+            fetch_weights(artifacts, trained.weights_uri, trained.checkpoint),
             checkpoint=trained.checkpoint,
             data=dataset_reference(database, settings.home, trained.row.dataset_id),
             num_actors=settings.num_evaluators,

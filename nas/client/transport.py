@@ -26,7 +26,9 @@ class Transport:
         headers = {"Accept": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+        # A proxy of the environment is for the world outside, not for this machine.
+        is_local = httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=not is_local)
 
     def close(self) -> None:
         """Close every connection."""

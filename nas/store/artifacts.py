@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -34,7 +35,8 @@ class ArtifactStore:
     """Files under one root, each whole or absent."""
 
     def __init__(self, url: str) -> None:
-        self._fs, root = fsspec.url_to_fs(url)
+        # fsspec takes a file URL's path as it stands, and URLs are percent-encoded.
+        self._fs, root = fsspec.url_to_fs(unquote(url) if url.startswith("file:") else url)
         self._root = str(root).rstrip("/")
 
     def put(self, key: str, source: Path | bytes) -> StoredArtifact:

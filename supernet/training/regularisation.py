@@ -1,8 +1,11 @@
 """Regularisation: which networks get dropout, which parameters decay.
 
-Weight decay is coupled (added to the gradient) and applied once a step by the optimizer. The largest
-network contains every shared weight, so this equals an L2 penalty on the largest network alone, as
-BigNAS asks. Adding the penalty to each network's loss would count shared weights several times.
+Weight decay is coupled (added to the gradient) and applied once a step by the optimizer. Where the largest
+network contains every shared weight, as with elastic sizes, this equals an L2 penalty on the largest network
+alone, as BigNAS asks. Adding the penalty to each network's loss would count shared weights several times.
+
+Deviation: in a space that chooses between operations, the largest network lacks the weights of the others;
+they decay at every step too, which keeps the rule the same for all weights.
 """
 
 from __future__ import annotations

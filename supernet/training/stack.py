@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nas.errors import InvalidRequestError
@@ -10,6 +10,7 @@ from nas.space import SearchSpace
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
+from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler, SandwichSampler, UniformSampler
 from supernet.training.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind
 from supernet.training.regularisation import LargestOnly, Regularisation
@@ -32,6 +33,7 @@ class Stack:
     gradient: GradientPolicy
     learning_rate: LearningRate
     regularisation: Regularisation
+    loss_meter: LossMeter = field(default_factory=LossMeter)
 
     @property
     def strategies(self) -> dict[str, Strategy]:
@@ -43,6 +45,7 @@ class Stack:
             "gradient": self.gradient,
             "learning_rate": self.learning_rate,
             "regularisation": self.regularisation,
+            "loss_meter": self.loss_meter,
         }
 
     def to_json(self) -> dict[str, Any]:

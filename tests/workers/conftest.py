@@ -1,0 +1,191 @@
+"""Workers that run in the tests' own process, on a real database, real Ray, and very little training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+import torch
+from sqlalchemy import make_url
+
+from nas.store import datasets, searches, subnets, supernets
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database, migrate
+from nas.store.jobs import JobQueue
+from search_spaces import SPACES
+from supernet.data import DataSource, SplitPlan
+from tests.conftest import administer
+from workers.datasets import DatasetReference, import_splits
+from workers.service import WorkerService
+from workers.settings import WorkerSettings
+from workers.wiring import build_service, ensure_ray
+
+DIGITS = DataSource.from_json({"kind": "bundled", "name": "digits"}).to_json()
+SPLIT = SplitPlan().to_json()
+RECIPE = {"name": "bignas", "epochs": 2, "batch_size": 256}
+SPACE = SPACES["micro_8"]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """Jobs set the number of threads of the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests of this folder that want it."""
+    ensure_ray()
+    yield
+    ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Site:
+    """One machine's worth of database, artefacts and scratch, and a worker to let loose on it."""
+
+    database: Database
+    url: str
+    artifacts: ArtifactStore
+    home: Path
+
+    @property
+    def queue(self) -> JobQueue:
+        return JobQueue(self.database)
+
+    def settings(self) -> WorkerSettings:
+        return WorkerSettings(
+            database_url=self.url,
+            artifact_url=str(self.home / "artifacts"),
+            home=self.home,
+            num_threads=1,
+            poll_s=0.05,
+        )
+
+    def work(self, job_ids: Sequence[str], *, timeout_s: float = 150) -> None:
+        """Have a worker run until all of these jobs have ended."""
+        service = build_service(self.settings(), self.database)
+        with drained_when(service, lambda: self.have_ended(job_ids), timeout_s=timeout_s):
+            service.run()
+
+    def have_ended(self, job_ids: Sequence[str]) -> bool:
+        return all(self.queue.get(job_id).state.is_terminal for job_id in job_ids)
+
+    def add_dataset(self, source=DIGITS):
+        with self.database.begin() as session:
+            return datasets.create(
+                session,
+                display_name="images",
+                labels={},
+                source=source,
+                spec={"source": source, "split": SPLIT},
+            )
+
+    def add_supernet(self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE):
+        with self.database.begin() as session:
+            return supernets.create(
+                session,
+                display_name="net",
+                labels={},
+                dataset_id=dataset_id,
+                search_space=SPACE.name,
+                recipe=recipe,
+                seed=7,
+                num_workers=num_workers,
+                spec={},
+            )
+
+    def add_search(self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, **constraints):
+        with self.database.begin() as session:
+            return searches.create(
+                session,
+                display_name="search",
+                labels={},
+                supernet_id=supernet_id,
+                constraints=constraints,
+                objectives=["accuracy", "macs"],
+                num_trials=num_trials,
+                proposer="nsga2",
+                seed=seed,
+                spec={},
+            )
+
+    def add_subnet(self, supernet_id: str, architecture):
+        with self.database.begin() as session:
+            return subnets.create(
+                session,
+                display_name="chosen",
+                labels={},
+                supernet_id=supernet_id,
+                architecture=architecture,
+                # Of a network for these classes and channels; the job counts again on its own.
+                costs={"macs": 1, "params": 1, "size_bytes": 1, "peak_activation_bytes": 1},
+                spec={},
+            )
+
+    def event_payloads(self, job_id: str, kind: str) -> list[dict]:
+        return [e.payload for e in self.queue.events(job_id, limit=1000) if e.kind == kind]
+
+
+@contextmanager
+def drained_when(service: WorkerService, predicate, *, timeout_s: float) -> Iterator[None]:
+    """Drain the service, which runs in this thread meanwhile, as soon as `predicate` holds."""
+    outcome = SimpleNamespace(is_late=False, is_over=False)
+
+    def watch() -> None:
+        deadline = time.monotonic() + timeout_s
+        while not outcome.is_over and not predicate():
+            if time.monotonic() > deadline:
+                outcome.is_late = True
+                break
+            time.sleep(0.05)
+        service.drain()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        outcome.is_over = True
+        thread.join()
+    assert not outcome.is_late, f"the jobs have not ended after {timeout_s} s"
+
+
+@pytest.fixture
+def site(database, database_url, tmp_path) -> Site:
+    """With an empty database."""
+    return Site(database, database_url, ArtifactStore(str(tmp_path / "artifacts")), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def lasting_site(postgres_server, tmp_path_factory) -> Iterator[Site]:
+    """With a database of its own, kept from test to test."""
+    administer(postgres_server, "CREATE DATABASE lasting TEMPLATE template0")
+    url = make_url(postgres_server.url).set(database="lasting").render_as_string()
+    migrate(url)
+    database = Database(url)
+    home = tmp_path_factory.mktemp("lasting")
+    yield Site(database, url, ArtifactStore(str(home / "artifacts")), home)
+    database.dispose()
+    administer(postgres_server, "DROP DATABASE lasting WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> DatasetReference:
+    """The digits as a worker refers to them."""
+    return DatasetReference(
+        dataset_id="ds_digits",
+        source=DIGITS,
+        split=SPLIT,
+        fingerprint=import_splits(DIGITS, SPLIT).fingerprint,
+        cache=tmp_path_factory.mktemp("digits") / "cache",
+    )

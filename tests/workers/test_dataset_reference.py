@@ -1,0 +1,101 @@
+"""Data sets on a worker: the copy is made again from the source, which must still be what it was."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from nas.errors import DatasetError
+from nas.job import JobState
+from supernet.data import SplitPlan
+from workers.datasets import DatasetReference, dataset_reference, import_splits
+
+NUM_IMAGES = 60
+
+
+def png(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_images(path, *, first_seed: int = 0) -> None:
+    images = [{"bytes": png(first_seed + i), "path": None} for i in range(NUM_IMAGES)]
+    pq.write_table(pa.table({"image": images, "label": [i % 3 for i in range(NUM_IMAGES)]}), path)
+
+
+@pytest.fixture
+def reference(tmp_path) -> DatasetReference:
+    path = tmp_path / "train.parquet"
+    write_images(path)
+    source = {"kind": "parquet", "train": str(path)}
+    split = SplitPlan().to_json()
+    return DatasetReference(
+        dataset_id="ds_images",
+        source=source,
+        split=split,
+        fingerprint=import_splits(source, split).fingerprint,
+        cache=tmp_path / "cache",
+    )
+
+
+def test_a_machine_without_a_copy_makes_the_very_same_splits(reference, tmp_path):
+    here, there = reference.load(), replace(reference, cache=tmp_path / "there").load()
+    assert here.fingerprint == there.fingerprint == reference.fingerprint
+    for split in ("train", "val", "test"):
+        assert np.array_equal(getattr(here, split).images, getattr(there, split).images)
+        assert np.array_equal(getattr(here, split).labels, getattr(there, split).labels)
+
+
+def test_a_copy_outlives_its_source(reference):
+    reference.load()
+    shutil.rmtree(reference.cache.parent / "train.parquet", ignore_errors=True)
+    (reference.cache.parent / "train.parquet").unlink(missing_ok=True)
+    assert reference.load().fingerprint == reference.fingerprint
+
+
+def test_changed_images_are_refused_until_they_are_restored(reference):
+    path = reference.cache.parent / "train.parquet"
+    write_images(path, first_seed=1000)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=r"ds_images have changed .*restore them, or register them"):
+            reference.load()
+    write_images(path)
+    assert reference.load().fingerprint == reference.fingerprint
+
+
+def test_a_changed_source_fails_the_training_with_that_message(site, tmp_path):
+    path = tmp_path / "train.parquet"
+    write_images(path)
+    dataset = site.add_dataset({"kind": "parquet", "train": str(path)})
+    site.work([dataset.job.id])
+    assert site.queue.get(dataset.job.id).state is JobState.SUCCEEDED
+    # A second machine, or this one after its scratch was lost.
+    shutil.rmtree(dataset_reference(site.database, site.home, dataset.row.id).cache)
+    write_images(path, first_seed=1000)
+    supernet = site.add_supernet(dataset.row.id)
+    site.work([supernet.job.id])
+    job = site.queue.get(supernet.job.id)
+    assert job.state is JobState.FAILED
+    assert f"the images of data set {dataset.row.id} have changed since it was registered" in job.error
+
+
+def test_a_missing_source_fails_the_import_with_its_path(site, tmp_path):
+    dataset = site.add_dataset({"kind": "parquet", "train": str(tmp_path / "nowhere.parquet")})
+    supernet = site.add_supernet(dataset.row.id)
+    site.work([dataset.job.id, supernet.job.id])
+    job, training = (site.queue.get(r.job.id) for r in (dataset, supernet))
+    assert job.state is JobState.FAILED
+    assert "nowhere.parquet" in job.error
+    assert not job.error.startswith("internal error")
+    # What waits for it is told why.
+    assert training.state is JobState.FAILED
+    assert dataset.job.id in training.error

@@ -1,0 +1,215 @@
+"""A running job's link to its row: the lease is kept, cancel and loss are seen, results need the lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+
+from nas.errors import InvalidRequestError, LeaseLostError
+from nas.job import JobKind, JobState
+from nas.store.jobs import JobQueue
+from tests.workers.conftest import drained_when
+from workers.context import JobCancelledError, JobContext, WorkerDrainingError
+from workers.service import WorkerService
+
+LEASE_S = 1.0
+
+
+@pytest.fixture
+def queue(database) -> JobQueue:
+    return JobQueue(database)
+
+
+@pytest.fixture
+def job_id(database) -> str:
+    with database.begin() as session:
+        return JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={}).id
+
+
+@pytest.fixture
+def lease(queue, job_id):
+    return queue.claim("first", lease_s=LEASE_S)
+
+
+@pytest.fixture
+def draining() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def context(queue, lease, draining):
+    with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
+        yield context
+
+
+def raised_by_check(context, *, within_s: float = 3.0) -> Exception:
+    """What `check` raises, as a job that calls it at every step would see it."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            context.check()
+        except Exception as error:
+            return error
+        time.sleep(0.01)
+    raise AssertionError(f"check raised nothing within {within_s} s")
+
+
+def expire(database, job_id: str) -> None:
+    with database.begin() as session:
+        session.execute(
+            text("UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 s' WHERE id = :id"),
+            {"id": job_id},
+        )
+
+
+def test_the_heartbeat_outlives_the_lease_many_times(queue, job_id, context):
+    for _ in range(25):
+        time.sleep(LEASE_S / 10)
+        assert queue.sweep() == 0
+        context.check()
+    assert queue.get(job_id).state is JobState.RUNNING
+    with context.transaction():
+        pass
+
+
+def test_progress_travels_with_the_heartbeat(queue, job_id, context):
+    context.report("train", 3, 12)
+    deadline = time.monotonic() + 3
+    while (progress := queue.get(job_id).progress) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (progress.phase, progress.done, progress.total) == ("train", 3, 12)
+
+
+def test_time_left_is_told_from_the_rate_within_the_phase(queue, job_id, context):
+    context.report("decode", 0, 1)
+    context.report("train", 50, 100)
+    time.sleep(0.2)
+    context.report("train", 60, 100)
+    deadline = time.monotonic() + 3
+    while (progress := queue.get(job_id).progress) is None or progress.done < 60:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # Ten units in 0.2 s, and forty to come.
+    assert progress.eta_seconds == pytest.approx(0.8, rel=0.5)
+
+
+def test_cancel_is_seen_within_a_heartbeat(queue, job_id, context):
+    queue.request_cancel(job_id)
+    assert isinstance(raised_by_check(context, within_s=1), JobCancelledError)
+
+
+def test_a_lost_lease_is_seen_and_nothing_can_be_written(database, queue, job_id, context):
+    expire(database, job_id)
+    queue.sweep()
+    assert queue.claim("second", lease_s=60).job.id == job_id
+    assert isinstance(raised_by_check(context), LeaseLostError)
+    with pytest.raises(LeaseLostError), context.transaction():
+        pass
+
+
+def test_draining_is_seen(context, draining):
+    draining.set()
+    with pytest.raises(WorkerDrainingError):
+        context.check()
+
+
+class Runner:
+    """Does what it is told to, with the job's context."""
+
+    def __init__(self, do) -> None:
+        self.do = do
+        self.has_started = threading.Event()
+
+    def run(self, job, context):
+        self.has_started.set()
+        return self.do(job, context)
+
+
+def until_stopped(job, context):
+    error = raised_by_check(context, within_s=10)
+    raise error
+
+
+def finish_with_nothing(job, context):
+    return lambda session: None
+
+
+def run_worker(queue, runner, until, *, lease_s: float = LEASE_S) -> None:
+    service = WorkerService(queue, {JobKind.TRAIN: runner}, lease_s=lease_s, poll_s=0.02)
+    with drained_when(service, until, timeout_s=10):
+        service.run()
+
+
+def test_a_draining_worker_gives_its_job_back_and_the_attempt_does_not_count(queue, job_id):
+    runner = Runner(until_stopped)
+    run_worker(queue, runner, runner.has_started.is_set)
+    job = queue.get(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    # Another worker takes it up at once, without waiting for a lease to run out.
+    run_worker(queue, Runner(finish_with_nothing), lambda: queue.get(job_id).state.is_terminal)
+    assert queue.get(job_id).state is JobState.SUCCEEDED
+
+
+def test_a_cancelled_job_ends_cancelled_and_the_worker_goes_on(database, queue, job_id):
+    with database.begin() as session:
+        next_id = JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_y", spec={}).id
+    runner = Runner(
+        lambda job, context: (until_stopped if job.id == job_id else finish_with_nothing)(job, context)
+    )
+
+    def cancel_first_and_await_second() -> bool:
+        if runner.has_started.is_set() and queue.get(job_id).state is JobState.RUNNING:
+            queue.request_cancel(job_id)
+        return queue.get(next_id).state.is_terminal
+
+    run_worker(queue, runner, cancel_first_and_await_second)
+    assert queue.get(job_id).state is JobState.CANCELLED
+    assert queue.get(next_id).state is JobState.SUCCEEDED
+
+
+def test_an_error_of_the_users_fails_the_job_with_its_message(queue, job_id):
+    def refuse(job, context):
+        raise InvalidRequestError("epochs 0 is not at least 1; raise it")
+
+    run_worker(queue, Runner(refuse), lambda: queue.get(job_id).state.is_terminal)
+    job = queue.get(job_id)
+    assert (job.state, job.error) == (JobState.FAILED, "epochs 0 is not at least 1; raise it")
+
+
+def test_a_defect_of_ours_fails_the_job_and_says_so(queue, job_id):
+    def crash(job, context):
+        raise ZeroDivisionError("division by zero")
+
+    run_worker(queue, Runner(crash), lambda: queue.get(job_id).state.is_terminal)
+    job = queue.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error == "internal error (ZeroDivisionError): division by zero"
+
+
+def test_results_and_the_end_of_the_job_are_one_transaction(queue, job_id):
+    def half_done(job, context):
+        def finish(session):
+            session.execute(text("UPDATE jobs SET phase = 'written' WHERE id = :id"), {"id": job.id})
+            raise ZeroDivisionError("while finishing")
+
+        return finish
+
+    run_worker(queue, Runner(half_done), lambda: queue.get(job_id).state.is_terminal)
+    job = queue.get(job_id)
+    assert (job.state, job.progress) == (JobState.FAILED, None)
+
+
+def test_a_job_taken_by_another_worker_is_left_to_it(database, queue, job_id):
+    def lose_it(job, context):
+        expire(database, job_id)
+        queue.sweep()
+        queue.claim("second", lease_s=60)
+        raise raised_by_check(context)
+
+    runner = Runner(lose_it)
+    run_worker(queue, runner, runner.has_started.is_set)
+    job = queue.get(job_id)
+    assert (job.state, job.attempt, job.error) == (JobState.RUNNING, 2, None)

@@ -1,0 +1,132 @@
+"""Two Ray Train workers: they end with weights, tell what they do, survive a death and stop when told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.job import JobState
+from nas.store import supernets
+from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
+from supernet.training.collective import SingleProcess
+from tests.workers.conftest import RECIPE
+from tests.workers.test_training_run import NUM_STEPS, Watcher, plan_of
+from workers.context import JobCancelledError
+from workers.ray_training import train_on_ray
+from workers.training import train
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray Train's own, about settings that it will change in a later release.
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+class Patient(Watcher):
+    """Told the progress now and then only, and of a run of any length."""
+
+    def on_step(self, done, total):
+        self.steps.append(done)
+
+
+def ranks() -> list[int]:
+    """The processes of Ray Train's ranks, which name themselves."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::") and b"TrainWorker" in name:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def test_a_job_on_two_ranks_ends_with_weights_progress_and_curves(site, local_ray):
+    dataset = site.add_dataset()
+    supernet = site.add_supernet(dataset.row.id, num_workers=2)
+    site.work([dataset.job.id, supernet.job.id])
+    job = site.queue.get(supernet.job.id)
+    assert (job.state, job.error, job.attempt) == (JobState.SUCCEEDED, None, 1)
+    with site.database.session() as session:
+        row = supernets.get(session, supernet.row.id).row
+        points = supernets.curve(session, supernet.row.id)
+    assert [(point.epoch, point.step) for point in points] == [(0, 4), (1, 8)]
+    assert site.artifacts.exists(row.weights_uri)
+    phases = [payload["phase"] for payload in site.event_payloads(supernet.job.id, "progress")]
+    assert "train" in phases
+
+
+def test_two_ranks_train_close_to_one(digits, tmp_path, local_ray):
+    together, alone = plan_of(digits, tmp_path / "two"), plan_of(digits, tmp_path / "one")
+    watcher = Patient()
+    train_on_ray(together, num_workers=2, observer=watcher, check=lambda: None)
+    single = Watcher()
+    train(alone, collective=SingleProcess(), observer=single)
+    states = [load_checkpoint(latest_checkpoint(plan.checkpoints)) for plan in (together, alone)]
+    assert [state.step for state in states] == [NUM_STEPS, NUM_STEPS]
+    flat = [torch.cat([w.flatten() for _, w in sorted(state.weights.items())]) for state in states]
+    # Batch norm sees half the batch on each rank, which is all that differs.
+    assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.95
+    assert [p.train_loss for p in watcher.points] == pytest.approx(
+        [p.train_loss for p in single.points], rel=0.1
+    )
+
+
+def test_where_a_rank_dies_all_go_on_from_the_checkpoint(digits, tmp_path, local_ray):
+    plan = plan_of(digits, tmp_path / "run")
+    watcher = Patient()
+    over = threading.Event()
+    killed = []
+
+    def kill_one() -> None:
+        while not over.is_set() and not killed:
+            found = ranks()
+            if latest_checkpoint(plan.checkpoints) is not None and found:
+                os.kill(found[-1], signal.SIGKILL)
+                killed.append(found[-1])
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    try:
+        train_on_ray(plan, num_workers=2, observer=watcher, check=lambda: None)
+    finally:
+        over.set()
+        thread.join()
+    assert killed
+    ((step, differences),) = watcher.resumes
+    assert 1 <= step <= NUM_STEPS
+    assert differences == ()
+    assert [point.epoch for point in watcher.points] == list(range(RECIPE["epochs"]))
+    assert load_checkpoint(latest_checkpoint(plan.checkpoints)).step == NUM_STEPS
+
+
+def test_cancelled_it_stops_within_seconds_and_leaves_no_rank(digits, tmp_path, local_ray):
+    plan = replace(plan_of(digits, tmp_path / "run", interval_s=3600.0), recipe={**RECIPE, "epochs": 1000})
+    watcher = Patient()
+    asked = []
+
+    def check() -> None:
+        if any(done > 2 for done in watcher.steps):
+            asked.append(time.monotonic())
+            raise JobCancelledError("cancelled")
+
+    with pytest.raises(JobCancelledError):
+        train_on_ray(plan, num_workers=2, observer=watcher, check=check)
+    assert time.monotonic() - asked[0] < 10
+    # It stopped at a step common to all, and saved it: an hour's interval would have saved none.
+    assert load_checkpoint(latest_checkpoint(plan.checkpoints)).step >= watcher.steps[-1]
+    deadline = time.monotonic() + 10
+    while ranks() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ranks() == []

@@ -1,0 +1,269 @@
+"""Search jobs whose networks are measured by a table: cancelled, infeasible, killed and run again."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import select, text
+
+from nas.costs import costs
+from nas.errors import LeaseLostError
+from nas.job import JobKind, JobState
+from nas.store import datasets, searches, supernets
+from nas.store.tables import EvaluationRow
+from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, measurement
+from tests.workers.conftest import SPACE, drained_when
+from workers.search_job import OpenEvaluator, SearchJob
+from workers.service import WorkerService
+
+NUM_TRIALS = 12
+
+
+class Killed(BaseException):
+    """In place of kill -9: nothing that the worker could do about it runs."""
+
+
+class Table:
+    """Measures by looking up; `before` is called with the number measured so far and may raise."""
+
+    def __init__(self, before=lambda num_measured: None) -> None:
+        self._before = before
+        self.measured: list[str] = []
+        self.is_closed = False
+
+    def evaluate(self, architectures, on_result):
+        results = []
+        for architecture in architectures:
+            self._before(len(self.measured))
+            results.append(measurement(architecture, int(architecture.key[:6], 16) % NUM_VAL))
+            self.measured.append(architecture.key)
+            on_result(results[-1])
+        return results
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def add_trained(site):
+    """Adds a supernet that counts as trained; the same table measures it."""
+
+    def add() -> str:
+        dataset = site.add_dataset()
+        supernet = site.add_supernet(dataset.row.id)
+        for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN):
+            lease = site.queue.claim("played", lease_s=60, kinds=[kind])
+            with site.queue.leased(lease) as session:
+                if kind is JobKind.IMPORT_DATASET:
+                    datasets.set_contents(session, dataset.row.id, CONTENTS)
+                else:
+                    row = supernets.get(session, supernet.row.id).row
+                    row.recipe = {**row.recipe, "kernel_transform": False}
+                    supernets.set_weights(
+                        session,
+                        row.id,
+                        checkpoint=CHECKPOINT,
+                        weights_uri="file:///w",
+                        calibration=CALIBRATION,
+                    )
+                site.queue.succeed(lease, session)
+        return supernet.row.id
+
+    return add
+
+
+@pytest.fixture
+def supernet_id(add_trained) -> str:
+    return add_trained()
+
+
+def run_search(site, job_id: str, table: Table, *, lease_s: float = 1.0, until=None) -> None:
+    """A worker of its own, until the job has ended."""
+    opened = SimpleNamespace(check=None)
+
+    def open_evaluator(trained, check):
+        opened.check = check
+        return OpenEvaluator(evaluator=table, close=table.close)
+
+    job = SearchJob(site.database, open_evaluator=open_evaluator)
+    service = WorkerService(site.queue, {JobKind.SEARCH: job}, lease_s=lease_s, poll_s=0.02)
+    table.check = lambda: opened.check()
+    with drained_when(service, until or (lambda: site.have_ended([job_id])), timeout_s=20):
+        service.run()
+
+
+def trials_of(site, search_id: str) -> list[tuple]:
+    with site.database.session() as session:
+        found = searches.trials(session, search_id)
+    return [
+        (
+            t.trial.number,
+            t.trial.round,
+            t.trial.is_reused,
+            t.evaluation.architecture_key,
+            t.evaluation.num_correct,
+        )
+        for t in found
+    ]
+
+
+def measured_keys(site, supernet_id: str) -> list[str]:
+    query = select(EvaluationRow.architecture_key).where(EvaluationRow.supernet_id == supernet_id)
+    with site.database.session() as session:
+        return list(session.scalars(query.order_by(EvaluationRow.id)))
+
+
+def last_frontier(site, job_id: str) -> list[int]:
+    return site.event_payloads(job_id, "round")[-1]["frontier"]
+
+
+def undisturbed(site, add_trained, **fields):
+    """The same search on a supernet of the same weights, left alone."""
+    search = site.add_search(add_trained(), num_trials=NUM_TRIALS, **fields)
+    run_search(site, search.job.id, Table())
+    return trials_of(site, search.row.id), last_frontier(site, search.job.id)
+
+
+def test_a_search_left_alone_measures_each_network_once_and_frees_its_pool(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    table = Table()
+    run_search(site, search.job.id, table)
+    assert len(trials_of(site, search.row.id)) == len(set(table.measured)) == NUM_TRIALS
+    assert table.is_closed
+
+
+def test_cancelled_in_mid_round_it_ends_within_seconds_and_keeps_what_was_measured(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    num_seeds = NUM_TRIALS // 3
+    told = SimpleNamespace(at=None)
+
+    def cancel_in_second_round(num_measured):
+        if num_measured == num_seeds + 2:
+            site.queue.request_cancel(search.job.id)
+            told.at = time.monotonic()
+            while True:
+                # As the pool does while it waits for its actors.
+                table.check()
+                time.sleep(0.02)
+
+    table = Table(cancel_in_second_round)
+    run_search(site, search.job.id, table)
+    assert time.monotonic() - told.at < 3
+    assert site.queue.get(search.job.id).state is JobState.CANCELLED
+    assert table.is_closed
+    assert measured_keys(site, supernet_id) == table.measured
+    assert len(table.measured) == num_seeds + 2
+    # The round in hand is no round; the one before stands.
+    assert [trial[0] for trial in trials_of(site, search.row.id)] == list(range(num_seeds))
+
+
+def test_an_infeasible_constraint_fails_with_the_reason(site, supernet_id):
+    search = site.add_search(supernet_id, max_macs=1)
+    table = Table()
+    run_search(site, search.job.id, table)
+    job = site.queue.get(search.job.id)
+    assert job.state is JobState.FAILED
+    assert "max_macs" in job.error
+    assert not job.error.startswith("internal error")
+    assert table.measured == []
+
+
+@pytest.mark.parametrize("num_measured", [0, 2, 4, 7, 11])
+def test_a_killed_search_run_again_gives_the_trials_of_one_left_alone(
+    site, supernet_id, add_trained, num_measured
+):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def die(num_done):
+        if num_done == num_measured:
+            raise Killed
+
+    first, second = Table(die), Table()
+    with pytest.raises(Killed):
+        run_search(site, search.job.id, first)
+    assert site.queue.get(search.job.id).state is JobState.RUNNING
+    # The next worker gets it once the lease has run out.
+    run_search(site, search.job.id, second)
+    job = site.queue.get(search.job.id)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
+    assert measured_keys(site, supernet_id) == first.measured + second.measured
+    assert len(set(first.measured + second.measured)) == NUM_TRIALS
+    expected_trials, expected_frontier = undisturbed(site, add_trained)
+    assert trials_of(site, search.row.id) == expected_trials
+    assert last_frontier(site, search.job.id) == expected_frontier
+
+
+def test_a_worker_that_lost_its_lease_in_mid_round_writes_nothing_more(site, supernet_id, add_trained):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    seen = SimpleNamespace(refused=False)
+
+    def another_takes_over(num_done):
+        if num_done == 6 and not seen.refused:
+            # Asleep past its lease, like a laptop with its lid closed.
+            with site.database.begin() as session:
+                session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 s'"))
+            site.queue.sweep()
+            seen.refused = True
+
+    table = Table(another_takes_over)
+    run_search(site, search.job.id, table)
+    assert seen.refused
+    job = site.queue.get(search.job.id)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
+    # The seventh was measured, could not be written, and was measured again.
+    assert len(table.measured) == NUM_TRIALS + 1
+    assert len(measured_keys(site, supernet_id)) == NUM_TRIALS
+    assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
+
+
+def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as_reused(
+    site, supernet_id, add_trained
+):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def die(num_done):
+        if num_done == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_search(site, search.job.id, Table(die))
+    # Another search of the same seed gets to the same networks first.
+    with site.database.begin() as session:
+        session.execute(
+            text("UPDATE jobs SET lease_expires_at = clock_timestamp() + interval '1 h' WHERE id = :id"),
+            {"id": search.job.id},
+        )
+    other = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    run_search(site, other.job.id, Table())
+    assert sum(trial[2] for trial in trials_of(site, other.row.id)) == 6
+    with site.database.begin() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+    idle = Table()
+    run_search(site, search.job.id, idle)
+    assert idle.measured == []
+    assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
+
+
+def test_every_trial_keeps_the_bounds(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS, max_macs="30%")
+    run_search(site, search.job.id, Table())
+    with site.database.session() as session:
+        macs = [item.evaluation.macs for item in searches.trials(session, search.row.id)]
+    largest = costs(SPACE, SPACE.largest(), num_classes=10, in_channels=1)["macs"]
+    assert len(macs) == NUM_TRIALS
+    assert max(macs) <= 0.3 * largest
+
+
+def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    calls = SimpleNamespace(count=0)
+
+    def lose_once(num_done):
+        calls.count += 1
+        if calls.count == 3:
+            raise LeaseLostError("taken")
+
+    run_search(site, search.job.id, Table(lose_once))
+    assert site.queue.get(search.job.id).state is JobState.SUCCEEDED

@@ -1,0 +1,203 @@
+"""The training run of one process: interrupted anywhere and run again, it ends with the very same bits."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
+from supernet.training.collective import SingleProcess
+from tests.workers.conftest import RECIPE, SPACE
+from workers.context import WorkerDrainingError
+from workers.training import TrainingPlan, train
+from workers.weights import SupernetDescription
+
+STEPS_PER_EPOCH = 4
+NUM_STEPS = RECIPE["epochs"] * STEPS_PER_EPOCH
+
+
+class Interruption(Exception):  # noqa: N818 - no error, an event
+    """In place of a kill."""
+
+
+class Watcher:
+    """Notes what it is told; raises `error` at a step, or when it is told an epoch's point."""
+
+    def __init__(self, *, at_step=None, at_point=None, error=Interruption) -> None:
+        self._at_step, self._at_point, self._error = at_step, at_point, error
+        self.steps, self.points, self.resumes = [], [], []
+
+    def on_step(self, done, total):
+        assert total == NUM_STEPS
+        self.steps.append(done)
+        if done == self._at_step:
+            raise self._error("at a step")
+
+    def on_point(self, point):
+        self.points.append(point)
+        if point.epoch == self._at_point:
+            raise self._error("at a point")
+
+    def on_resume(self, step, differences):
+        self.resumes.append((step, differences))
+
+
+@pytest.fixture
+def plan(digits, tmp_path):
+    """Makes the plan of the one run; `name` is a folder of its own."""
+
+    def make(name, **fields):
+        return plan_of(digits, tmp_path / name, **fields)
+
+    return make
+
+
+def plan_of(digits, checkpoints, *, interval_s=0.0) -> TrainingPlan:
+    return TrainingPlan(
+        supernet=SupernetDescription(
+            search_space=SPACE.name, num_classes=10, in_channels=1, kernel_transform=False
+        ),
+        data=digits,
+        recipe=RECIPE,
+        seed=3,
+        checkpoints=checkpoints,
+        num_threads=1,
+        checkpoint_interval_s=interval_s,
+    )
+
+
+def run(plan, watcher=None) -> Watcher:
+    watcher = watcher or Watcher()
+    train(plan, collective=SingleProcess(), observer=watcher)
+    return watcher
+
+
+def final_state(plan):
+    return load_checkpoint(latest_checkpoint(plan.checkpoints))
+
+
+@pytest.fixture(scope="module")
+def left_alone(digits, tmp_path_factory):
+    """The undisturbed run: its final state and what it told."""
+    plan = plan_of(digits, tmp_path_factory.mktemp("alone") / "checkpoints")
+    watcher = run(plan)
+    return final_state(plan), watcher
+
+
+def assert_same_bits(state, expected):
+    assert state.step == expected.step == NUM_STEPS
+    for part in ("weights", "optimizer"):
+        ours, theirs = getattr(state, part), getattr(expected, part)
+        assert ours.keys() == theirs.keys()
+        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def probes(watcher):
+    return [
+        (p.epoch, p.step, p.train_loss, p.accuracy_val_largest, p.accuracy_val_smallest)
+        for p in watcher.points
+    ]
+
+
+def test_a_run_tells_every_step_and_every_epoch(left_alone):
+    _, watcher = left_alone
+    assert watcher.steps == list(range(NUM_STEPS + 1))
+    assert [(point.epoch, point.step) for point in watcher.points] == [(0, 4), (1, 8)]
+    assert watcher.resumes == []
+
+
+@pytest.mark.parametrize(
+    ("at_step", "at_point", "resumed_at"),
+    [(1, None, 0), (4, None, 4), (5, None, 4), (8, None, 8), (None, 0, 3), (None, 1, 7)],
+)
+def test_interrupted_and_run_again_it_ends_with_the_same_bits(
+    plan, left_alone, at_step, at_point, resumed_at
+):
+    plan = plan("run")
+    with pytest.raises(Interruption):
+        run(plan, cut_short := Watcher(at_step=at_step, at_point=at_point))
+    watcher = run(plan)
+    expected, undisturbed = left_alone
+    # Saved after each step but an epoch's last, which is saved once the epoch's point is told.
+    assert watcher.resumes == ([(resumed_at, ())] if resumed_at else [])
+    assert_same_bits(final_state(plan), expected)
+    # A point told again replaces the first.
+    told = {probe[0]: probe for probe in [*probes(cut_short), *probes(watcher)]}
+    assert [*told.values()] == probes(undisturbed)
+
+
+def test_interrupted_at_every_step_it_still_ends_with_the_same_bits(plan, left_alone):
+    plan = plan("run")
+    for step in range(1, NUM_STEPS + 1):
+        # One further at each try, or it would be interrupted at the same step for ever.
+        with pytest.raises(Interruption):
+            run(plan, Watcher(at_step=step))
+    run(plan)
+    assert_same_bits(final_state(plan), left_alone[0])
+
+
+def test_a_finished_run_run_again_trains_no_further(plan, left_alone):
+    plan = plan("run")
+    run(plan)
+    again = run(plan)
+    assert again.steps == [NUM_STEPS]
+    assert_same_bits(final_state(plan), left_alone[0])
+
+
+def test_a_draining_worker_saves_the_step_it_stands_at(plan, left_alone):
+    plan = plan("run", interval_s=1000.0)
+    with pytest.raises(WorkerDrainingError):
+        run(plan, Watcher(at_step=3, error=WorkerDrainingError))
+    watcher = run(plan)
+    assert watcher.resumes == [(3, ())]
+    assert_same_bits(final_state(plan), left_alone[0])
+
+
+@pytest.fixture(scope="module")
+def interrupted(digits, tmp_path_factory):
+    """The checkpoints of a run that ended in its sixth step."""
+    plan = plan_of(digits, tmp_path_factory.mktemp("interrupted") / "checkpoints")
+    with pytest.raises(Interruption):
+        run(plan, Watcher(at_step=6))
+    return plan.checkpoints
+
+
+@pytest.fixture
+def half_done(interrupted, plan):
+    """The plan of that run, its checkpoints free to be damaged."""
+    plan = plan("run")
+    shutil.copytree(interrupted, plan.checkpoints)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("weights.safetensors", "flipped"),
+        ("weights.safetensors", "missing"),
+        ("optimizer.safetensors", "cut"),
+        ("state.json", "cut"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(half_done, left_alone, file, damage):
+    path = latest_checkpoint(half_done.checkpoints) / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
+    watcher = run(half_done)
+    assert watcher.resumes == [(4, ())]
+    assert_same_bits(final_state(half_done), left_alone[0])
+
+
+def test_with_no_checkpoint_readable_it_begins_anew(half_done, left_alone):
+    for checkpoint in half_done.checkpoints.glob("step-*"):
+        (checkpoint / "state.json").write_text("{}")
+    watcher = run(half_done)
+    assert watcher.resumes == []
+    assert_same_bits(final_state(half_done), left_alone[0])
