@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,21 @@ def server_folder(home: Path, account: Account) -> Path:
     home = home.resolve()
     if not account.switch:
         return home / "postgres"
-    return ROOT_FOLDER / _digest(home)
+    return ROOT_FOLDER / _digest(home / _identity(home))
+
+
+def _identity(home: Path) -> str:
+    """A word kept in `home`: a home that was deleted and made again must not find the old one's cluster."""
+    kept = home / "postgres.id"
+    if not kept.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        fresh = home / f".postgres.id.{secrets.token_hex(4)}"
+        fresh.write_text(secrets.token_hex(8))
+        # Linked, not renamed: of two processes that start at once, the first one's word stands.
+        with suppress(FileExistsError):
+            os.link(fresh, kept)
+        fresh.unlink()
+    return kept.read_text()
 
 
 def make_root_folder() -> None:

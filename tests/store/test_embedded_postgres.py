@@ -158,7 +158,7 @@ def test_modes_owners_and_accounts_outside_its_folder_stay_as_they_are(tmp_path,
 def test_as_root_the_cluster_belongs_to_nobody_and_lies_outside_home(server, tmp_path):
     assert server.folder.is_relative_to(postgres_account.ROOT_FOLDER)
     assert server.folder.owner() == "nobody"
-    assert not list(tmp_path.rglob("*"))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["postgres.id"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another account")
@@ -220,6 +220,15 @@ def test_the_socket_lies_in_the_folder_when_its_path_is_short_enough(tmp_path):
 
 def test_an_ordinary_users_cluster_lies_in_home(tmp_path):
     assert server_folder(tmp_path, Account(1000, 1000, switch=False)) == tmp_path / "postgres"
+
+
+def test_roots_cluster_belongs_to_a_home_and_not_to_its_path(tmp_path):
+    root, home = Account(65534, 65534, switch=True), tmp_path / "home"
+    first = server_folder(home, root)
+    assert server_folder(home, root) == first
+    assert not first.is_relative_to(home)
+    shutil.rmtree(home)
+    assert server_folder(home, root) != first
 
 
 def test_a_folder_that_others_may_read_is_refused(tmp_path):
