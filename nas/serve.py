@@ -329,8 +329,8 @@ def _environment(settings: ServeSettings, database_url: str, port: int) -> dict[
         "NAS_HOME": str(settings.home.resolve()),
         "NAS_HOST": _LOOPBACK,
         "NAS_PORT": str(port),
-        # Threads that spin for a core another process holds can slow training tenfold; threads that never
-        # spin slow it by a third on an idle machine. Measured with `bench step --threads 2`.
+        # Threads that spin for a core another process holds slow training several times over; threads that
+        # never spin slow it by about a third on an idle machine. A short spin avoids both.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "5000"),
     }
 
