@@ -45,7 +45,8 @@ def _install(purpose: str) -> int:
         _tell_torch_size()
         _say(f"installing {TORCH}")
         # By itself and first: what depends on torch would otherwise pick a build of its own choice.
-        if _pip("install", TORCH).returncode != 0:
+        # With pip's own progress: it is the one download that can take long.
+        if subprocess.run([*PIP, "install", TORCH], check=False).returncode != 0:
             return _refuse(f"{TORCH} could not be installed; pip's own words are above")
     _say(f"installing the project with [{EXTRAS[purpose]}]")
     if _pip("install", "-e", f"{ROOT}[{EXTRAS[purpose]}]").returncode != 0:
@@ -91,7 +92,10 @@ def _wanted(purpose: str) -> str:
 
 
 def _has_torch() -> bool:
-    return _pip("show", "--quiet", "torch", quiet=True).returncode == 0
+    # Builds differ in what follows the version's plus sign; which of them it is, pip's settings decide.
+    ask = "from importlib.metadata import version; print(version('torch').partition('+')[0])"
+    found = subprocess.run([PIP[0], "-c", ask], capture_output=True, text=True, check=False)
+    return found.returncode == 0 and f"torch=={found.stdout.strip()}" == TORCH
 
 
 def _tell_torch_size() -> None:

@@ -31,7 +31,8 @@ Z_95 = 1.959963984540054
 def main(arguments: Sequence[str]) -> None:
     """Run and print what docs/results.md reports; `--out` keeps it as JSON with the frontier."""
     options = _parser().parse_args(arguments)
-    watcher = _Watcher(options.url, options.kills, options.kill_seed, options.expected_s)
+    serve = _pid_of_serve(options.home) if options.kills else None
+    watcher = _Watcher(options.url, serve, _kill_moments(options))
     watcher.start()
     with Client(options.url) as client:
         result = _run(client, options)
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=0, help="kill -9 the worker so often, at random moments")
     parser.add_argument("--kill-seed", type=int, default=0)
     parser.add_argument("--expected-s", type=float, default=360.0, help="the kills fall within so long")
+    parser.add_argument("--home", type=Path, default=Path(".nas"), help="of the service to harm")
     parser.add_argument("--out", type=Path)
     return parser
 
@@ -126,11 +128,12 @@ def _tell(resource: Resource) -> None:
 class _Watcher(threading.Thread):
     """Asks the API twice a second whether it answers, and kills the worker when it is time."""
 
-    def __init__(self, url: str, kills: int, seed: int, expected_s: float) -> None:
+    def __init__(self, url: str, serve: int | None, kill_at: Sequence[float]) -> None:
+        """`serve` is the process whose worker is killed `kill_at` seconds after the start."""
         super().__init__(daemon=True)
         self._url = url
-        moments = random.Random(seed)
-        self._kill_at = sorted(moments.uniform(0.05, 0.95) * expected_s for _ in range(kills))
+        self._serve = serve
+        self._kill_at = [*kill_at]
         self._killed: list[float] = []
         self._num_asked = 0
         self._failed: list[str] = []
@@ -144,7 +147,7 @@ class _Watcher(threading.Thread):
             now = time.monotonic() - started
             if self._kill_at and now >= self._kill_at[0]:
                 self._kill_at.pop(0)
-                if _kill_worker():
+                if self._serve and _kill_worker_of(self._serve):
                     self._killed.append(round(now, 1))
 
     def stop(self) -> None:
@@ -171,8 +174,20 @@ class _Watcher(threading.Thread):
         self._slowest_s = max(self._slowest_s, time.monotonic() - asked)
 
 
-def _kill_worker() -> bool:
-    found = subprocess.run(["pgrep", "-f", "python -m workers$"], capture_output=True, text=True, check=False)
+def _kill_moments(options: argparse.Namespace) -> list[float]:
+    moments = random.Random(options.kill_seed)
+    return sorted(moments.uniform(0.05, 0.95) * options.expected_s for _ in range(options.kills))
+
+
+def _pid_of_serve(home: Path) -> int:
+    """The `nas serve` that holds this home folder."""
+    return int(json.loads((home / "serve.lock").read_text())["pid"])
+
+
+def _kill_worker_of(serve: int) -> bool:
+    # Of this service alone: another on the machine is none of ours.
+    ask = ["pgrep", "-P", str(serve), "-f", "-m workers$"]
+    found = subprocess.run(ask, capture_output=True, text=True, check=False)
     for pid in found.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
     return bool(found.stdout.split())
