@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import cifar10, costs, depthwise, evaluation, plot, step
+from bench import cifar10, costs, depthwise, evaluation, plot, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "costs": costs.main,
     "depthwise": depthwise.main,
     "step": step.main,
     "evaluation": evaluation.main,
+    "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
 }

@@ -21,7 +21,7 @@ BATCH_SIZE = 64
 def main(arguments: Sequence[str]) -> None:
     """CPU seconds of one step: largest, two random, smallest; forward and backward, in-place distillation."""
     parser = argparse.ArgumentParser(prog="bench step")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="times are CPU seconds, of all threads")
     parser.add_argument("--no-malloc-tuning", action="store_true", help="give neither side the tuned malloc")
     options = parser.parse_args(arguments)
     if not options.no_malloc_tuning:
@@ -41,12 +41,13 @@ def _compare(name: str):
     ours, plain = Supernet(space, num_classes=10).train(), ReferenceSupernet(space, num_classes=10).train()
     channels_last = images.contiguous(memory_format=torch.channels_last)
     return time_paired(
-        lambda: _sandwich(ours, channels_last, labels, architectures),
-        lambda: _sandwich(plain, images, labels, layers),
+        lambda: sandwich(ours, channels_last, labels, architectures),
+        lambda: sandwich(plain, images, labels, layers),
     )
 
 
-def _sandwich(net, images, labels, networks) -> None:
+def sandwich(net, images, labels, networks) -> None:
+    """Gradients of one step, the first network teaching the others."""
     net.zero_grad(set_to_none=True)
     logits = net(images, networks[0])
     F.cross_entropy(logits, labels).backward()
