@@ -15,7 +15,7 @@ def test_the_import_contracts_hold():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("package", ["nas.costs", "search_spaces", "nas.pareto"])
+@pytest.mark.parametrize("package", ["nas.costs", "search_spaces", "nas.pareto", "nas.recipe"])
 def test_the_core_loads_without_any_framework(package):
     code = (
         "import sys\n"

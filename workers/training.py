@@ -11,6 +11,7 @@ from uuid import uuid4
 import torch
 
 from nas.errors import NasError
+from nas.recipe import recipe_from_json
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches, default_augmentation
@@ -24,7 +25,6 @@ from supernet.training.checkpoint import (
 )
 from supernet.training.collective import Collective
 from supernet.training.memory import tune_malloc
-from supernet.training.recipe import recipe_from_json
 from supernet.training.stack import build_stack
 from supernet.training.trainer import StepStats, Trainer
 from workers.context import WorkerDrainingError

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from nas.job import Job
+from nas.recipe import recipe_from_json
 from nas.store import supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
@@ -23,7 +24,6 @@ from supernet.data import calibration_id
 from supernet.evaluate import CALIBRATION_BATCH_SIZE
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
-from supernet.training.recipe import recipe_from_json
 from workers.context import JobContext
 from workers.datasets import dataset_reference
 from workers.ray_training import train_on_ray

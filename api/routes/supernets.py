@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.deps import CreationDep, Name, SessionDep
 from api.pages import PageDep
-from api.problems import ProblemError, invalid_field
+from api.problems import ProblemError, field_error, invalid_field
 from api.schemas.common import Page
 from api.schemas.supernets import (
     Curves,
@@ -19,7 +21,9 @@ from api.schemas.supernets import (
     describe_supernet_with_curves,
 )
 from api.strict import StrictRoute
+from nas.fields import InvalidFieldError
 from nas.job import JobState
+from nas.recipe import Recipe
 from nas.store import datasets, supernets
 from search_spaces import SPACES
 
@@ -30,20 +34,21 @@ router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRo
 def create_supernet(body: SupernetCreate, create: CreationDep) -> Response:
     """Train a supernet; the training waits for the data set's import."""
     _check_space(body.search_space)
+    recipe = _resolve(body)
+    _check_sharing(recipe, body.num_workers)
 
     def make(session: Session) -> Supernet:
-        _check_dataset(session, body.dataset_id)
-        spec = body.spec()
+        _check_dataset(session, body.dataset_id, recipe)
         found = supernets.create(
             session,
             display_name=body.display_name,
             labels=body.labels,
             dataset_id=body.dataset_id,
             search_space=body.search_space,
-            recipe=spec["recipe"],
+            recipe=recipe.to_json(),
             seed=body.seed,
             num_workers=body.num_workers,
-            spec=spec,
+            spec=body.spec(),
         )
         return describe_supernet(found)
 
@@ -79,8 +84,41 @@ def _check_space(name: str) -> None:
         raise invalid_field("search_space", name, message, slug="unknown-search-space")
 
 
-def _check_dataset(session: Session, dataset_id: str) -> None:
-    state = datasets.get(session, dataset_id).job.state
+def _resolve(body: SupernetCreate) -> Recipe:
+    try:
+        return body.recipe.resolve()
+    except InvalidFieldError as error:
+        raise _refused(f"recipe.{error.field}", error.value, str(error), allowed=error.allowed) from error
+
+
+def _check_sharing(recipe: Recipe, num_workers: int) -> None:
+    size = recipe.batch_size
+    if size % num_workers:
+        nearest = max(count for count in range(1, num_workers) if size % count == 0)
+        message = (
+            f"a batch of {size} images cannot be shared evenly by {num_workers} workers; "
+            f"choose num_workers {nearest}, or a recipe.batch_size that is a multiple of {num_workers}"
+        )
+        allowed = f"a divisor of recipe.batch_size, {size}"
+        raise _refused("num_workers", num_workers, message, allowed=allowed)
+
+
+def _check_dataset(session: Session, dataset_id: str, recipe: Recipe) -> None:
+    """The images are to be had, and suffice for one batch; before their import nobody knows how many."""
+    found = datasets.get(session, dataset_id)
+    state, num_train = found.job.state, found.row.num_train
+    if num_train is not None and recipe.batch_size > num_train:
+        message = (
+            f"a batch of {recipe.batch_size} images is more than the {num_train} training images of data set "
+            f"{dataset_id}; choose a recipe.batch_size from 2 to {num_train}"
+        )
+        allowed = f"a whole number from 2 to {num_train}"
+        raise _refused("recipe.batch_size", recipe.batch_size, message, allowed=allowed)
     if state.is_terminal and state is not JobState.SUCCEEDED:
         detail = f"the import of data set {dataset_id} ended {state}; register the images again"
         raise ProblemError("dataset-not-ready", 409, detail, state=state)
+
+
+def _refused(field: str, value: Any, message: str, *, allowed: str) -> ProblemError:
+    errors = [field_error(field, message, value=value, allowed=allowed)]
+    return ProblemError("invalid-request", 422, message, errors=errors)

@@ -1,51 +1,48 @@
-"""Overrides of a training recipe. Names and limits are those of `supernet.training.recipe`."""
+"""Overrides of a training recipe: a model made of the recipe's own fields, so that no limit is told twice."""
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from api.schemas.common import RequestModel
+from nas.fields import CheckedField
+from nas.recipe import RECIPE_FIELDS, RECIPES, RecipeName, recipe_from_json
+from nas.recipe import Recipe as WholeRecipe
 
 
-class Recipe(RequestModel):
-    """A named recipe and the fields to change in it; what is left out keeps the recipe's own value."""
+class RecipeOverrides(RequestModel):
+    """What the model of overrides can do; its fields are made below."""
 
-    name: Literal["bignas", "spos"] = "bignas"
-    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the training images.")
-    batch_size: int | None = Field(
-        default=None, ge=2, le=1_000_000, description="Images in a step, over all workers."
-    )
-    sampler: Literal["sandwich", "uniform"] | None = Field(
-        default=None, description="Which networks a step trains."
-    )
-    num_random: int | None = Field(default=None, ge=0, le=30, description="Random networks in a step.")
-    distillation: Literal["none", "soft"] | None = Field(
-        default=None, description="What networks other than the largest learn from."
-    )
-    optimizer: Literal["sgd", "rmsprop"] | None = None
-    momentum: float | None = Field(default=None, ge=0, le=0.9999)
-    base_learning_rate: float | None = Field(
-        default=None, ge=1e-8, le=100, description="The rate after warm-up, not scaled by the batch size."
-    )
-    warmup_fraction: float | None = Field(default=None, ge=0, le=0.9, description="Part of the run.")
-    learning_rate_policy: Literal["exponential", "cosine"] | None = None
-    decay_fraction: float | None = Field(
-        default=None,
-        ge=0.01,
-        le=1,
-        description="Part of an exponential run after which the floor is reached.",
-    )
-    floor_fraction: float | None = Field(
-        default=None, ge=1e-6, le=1, description="The smallest rate after warm-up, as a part of the base."
-    )
-    weight_decay: float | None = Field(default=None, ge=0, le=1)
-    label_smoothing: float | None = Field(default=None, ge=0, le=0.9)
-    dropout: float | None = Field(default=None, ge=0, le=0.9)
-    clip: Literal["none", "norm", "value"] | None = None
-    clip_threshold: float | None = Field(default=None, ge=1e-6, le=1e6)
-    kernel_transform: bool | None = Field(
-        default=None,
-        description="Smaller kernels are learned transforms of the larger ones, not bare centres.",
-    )
+    def resolve(self) -> WholeRecipe:
+        """The whole recipe; InvalidFieldError where its choices do not go together."""
+        return recipe_from_json(self.model_dump(exclude_none=True))
+
+
+def _override(field: CheckedField) -> tuple[Any, Any]:
+    """The field's type and limits, with null as if it were left out."""
+    kind: Any = Literal[field.options] if field.options else field.kind
+    # A recipe's name is the one field whose default no other field decides.
+    if field.name == "name":
+        return kind, Field(default=RecipeName.BIGNAS.value, description=field.meaning)
+    limits = {"ge": field.interval.low, "le": field.interval.high} if field.interval else {}
+    return kind | None, Field(default=None, description=f"{field.meaning} {_defaults(field)}", **limits)
+
+
+def _defaults(field: CheckedField) -> str:
+    """Such as 'Default: 0.2 in bignas, 0.0 in spos.'"""
+    values = {name: json.dumps(recipe.to_json()[field.name]) for name, recipe in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        return f"Default: {values[RecipeName.BIGNAS]}."
+    return f"Default: {', '.join(f'{value} in {name}' for name, value in values.items())}."
+
+
+Recipe = create_model(
+    "Recipe",
+    __base__=RecipeOverrides,
+    __module__=__name__,
+    __doc__="A named recipe and the fields to change in it; what is left out keeps the recipe's own value.",
+    **{field.name: _override(field) for field in RECIPE_FIELDS},
+)

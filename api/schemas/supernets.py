@@ -36,8 +36,15 @@ class SupernetCreate(CreateRequest):
     recipe: Recipe = Recipe()
     seed: Seed = 0
     num_workers: int = Field(
-        default=1, ge=1, le=256, description="Training processes; more than 1 train data-parallel."
+        default=1,
+        ge=1,
+        le=256,
+        description="Training processes; more than 1 train data-parallel, each on an equal part of a batch.",
     )
+
+    def spec(self) -> dict[str, Any]:
+        """What the job is to do, the whole recipe included."""
+        return {**super().spec(), "recipe": self.recipe.resolve().to_json()}
 
 
 class TrainingPoint(AnswerModel):
@@ -59,7 +66,7 @@ class Supernet(JobResource):
 
     dataset_id: str
     search_space: str
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = Field(description="The whole recipe: the request's fields and the defaults.")
     checkpoint: str | None = Field(description="SHA-256 of the final weights; null until training has ended.")
 
 

@@ -137,7 +137,7 @@ class Supernets(Collection[Supernet]):
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Supernet:
-        """Train a supernet; what is left out takes the service's default."""
+        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default."""
         body = {
             "dataset_id": dataset_id,
             "search_space": search_space,

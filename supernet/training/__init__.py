@@ -1,23 +1,20 @@
 """Training: one weight-shared supernet, by strategies that are passed in as objects.
 
-The way through: `recipe_from_json` -> `build_stack` -> `Trainer`. `trainer.py` holds the order of a step
-and nothing else; a new method is a new strategy file and its entry in `recipe.py` and `stack.py`.
+The way through: a `nas.recipe.Recipe` -> `build_stack` -> `Trainer`. `trainer.py` holds the order of a step
+and nothing else; a new method is a new strategy file and its entry in `nas/recipe.py` and `stack.py`.
 """
 
 from supernet.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from supernet.training.collective import Collective, SingleProcess, TorchCollective
 from supernet.training.memory import tune_malloc
-from supernet.training.recipe import RECIPES, Recipe, recipe_from_json
 from supernet.training.stack import Stack, build_stack
 from supernet.training.state import TrainingState
 from supernet.training.trainer import Batches, StepStats, Trainer, TrainingDivergedError
 
 __all__ = [
-    "RECIPES",
     "Batches",
     "CheckpointError",
     "Collective",
-    "Recipe",
     "SingleProcess",
     "Stack",
     "StepStats",
@@ -28,7 +25,6 @@ __all__ = [
     "build_stack",
     "latest_checkpoint",
     "load_checkpoint",
-    "recipe_from_json",
     "save_checkpoint",
     "tune_malloc",
 ]

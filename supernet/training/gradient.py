@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 
+from nas.recipe import MAX_SLOTS, ClipKind
 from supernet.training.collective import Collective
 from supernet.training.paths import Role
 from supernet.training.strategy import Strategy
-
-MAX_SLOTS = 32
-"""Most networks in one step."""
 
 
 class FlatGradients:
@@ -46,16 +43,6 @@ class FlatGradients:
     def sum_over(self, collective: Collective) -> None:
         """Adds the other ranks' gradients and losses: the step's one reduction."""
         collective.all_reduce_sum(self._buffer)
-
-
-class ClipKind(StrEnum):
-    """How large gradients are cut."""
-
-    NONE = "none"
-    NORM = "norm"
-    """All scaled so that their joint Euclidean norm stays within the threshold."""
-    VALUE = "value"
-    """Each entry limited to the threshold (AttentiveNAS, AlphaNet)."""
 
 
 class GradientPolicy(Strategy, ABC):

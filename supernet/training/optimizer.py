@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, RMSprop
 
-from supernet.training.recipe import OptimizerKind, Recipe
+from nas.recipe import OptimizerKind, Recipe
 from supernet.training.regularisation import parameter_groups
 
 RMSPROP_DECAY = 0.9

@@ -1,18 +1,17 @@
-"""Stack: the strategies of one run, built from its recipe; what does not go together is refused."""
+"""Stack: the strategies of one run, built from its recipe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas.errors import InvalidRequestError
+from nas.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind
 from nas.space import SearchSpace
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler, SandwichSampler, UniformSampler
-from supernet.training.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind
 from supernet.training.regularisation import LargestOnly, Regularisation
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
@@ -60,11 +59,7 @@ class Stack:
 
 
 def build_stack(recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, seed: int) -> Stack:
-    """The strategies that the recipe names.
-
-    Raises InvalidRequestError with the reason where they do not go together.
-    """
-    _check_combination(recipe)
+    """The strategies that the recipe names; what does not go together the recipe has refused."""
     num_steps = recipe.epochs * steps_per_epoch
     return Stack(
         recipe=recipe,
@@ -77,25 +72,6 @@ def build_stack(recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, see
         learning_rate=_learning_rate(recipe, num_steps),
         regularisation=LargestOnly(dropout=recipe.dropout),
     )
-
-
-def _check_combination(recipe: Recipe) -> None:
-    if recipe.sampler is SamplerKind.SANDWICH:
-        return
-    if recipe.distillation is DistillationKind.SOFT:
-        raise InvalidRequestError(
-            "distillation 'soft' needs the largest network in every step as the teacher, and sampler "
-            "'uniform' does not run it; choose sampler 'sandwich' or distillation 'none'"
-        )
-    if recipe.dropout > 0:
-        raise InvalidRequestError(
-            f"dropout {recipe.dropout} acts on the largest network alone, and sampler 'uniform' does not run "
-            "it; choose sampler 'sandwich' or dropout 0"
-        )
-    if recipe.num_random == 0:
-        raise InvalidRequestError(
-            "num_random 0 leaves sampler 'uniform' no network to train; choose 1 or more"
-        )
 
 
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:

@@ -20,6 +20,7 @@ from nas.client import (
     WaitTimeoutError,
 )
 from nas.job import JobKind, JobState
+from nas.recipe import recipe_from_json
 from nas.trial import wilson_interval
 from tests.api.conftest import ACCURACIES, DIGITS
 from tests.api.worker import CHECKPOINT, NUM_VAL, SPACE, costs_of, ladder
@@ -42,7 +43,7 @@ def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):
     assert supernet["spec"] == {
         "dataset_id": dataset.id,
         "search_space": "micro_8",
-        "recipe": {"name": "bignas", "epochs": 3},
+        "recipe": recipe_from_json({"epochs": 3}).to_json(),
         "seed": 7,
         "num_workers": 1,
     }

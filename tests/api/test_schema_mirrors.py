@@ -8,10 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from api.schemas.datasets import BundledSource, ParquetSource, Split
-from api.schemas.recipes import Recipe
-from nas.errors import DatasetError, InvalidRequestError
+from nas.errors import DatasetError
 
-recipes = pytest.importorskip("supernet.training.recipe")
 sources = pytest.importorskip("supernet.data.sources")
 splits = pytest.importorskip("supernet.data.splits")
 
@@ -22,29 +20,6 @@ def accepts(make, refusal: type[Exception]) -> bool:
     except refusal:
         return False
     return True
-
-
-def test_the_recipe_has_the_same_fields_and_choices():
-    own = Recipe.model_fields
-    assert list(own) == list(recipes.Recipe.__dataclass_fields__)
-    assert get_args(own["name"].annotation) == tuple(recipes.RECIPES)
-    for name, kind in recipes._ENUMS.items():
-        choices = get_args(get_args(own[name].annotation)[0])
-        assert set(choices) == {option.value for option in kind}
-
-
-NUMBERS = [*recipes._WHOLE.items(), *recipes._REAL.items()]
-
-
-@pytest.mark.parametrize(("name", "limits"), NUMBERS)
-def test_the_recipe_has_the_same_limits(name, limits):
-    low, high = limits
-    step = 1 if name in recipes._WHOLE else 1e-9
-    for value in (low, high, low - step, high + step, -1, True, "1"):
-        fields = {name: value}
-        ours = accepts(lambda fields=fields: Recipe(**fields), ValidationError)
-        theirs = accepts(lambda fields=fields: recipes.recipe_from_json(fields), InvalidRequestError)
-        assert ours == theirs, fields
 
 
 def test_sources_have_the_same_fields():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.layers import LayerKind
+from nas.recipe import RECIPES
 from search_spaces import SPACES
 from supernet.batchnorm import recalibrate
 from supernet.elastic.batch_norm import normalise_by_batch
@@ -13,7 +14,7 @@ from supernet.elastic.stateless import activate, run_stateless
 from supernet.extract import extract
 from supernet.graph import run_layers
 from supernet.network import WEIGHTED, Supernet, slot_key
-from supernet.training import RECIPES, build_stack
+from supernet.training import build_stack
 from supernet.training.distillation import SoftDistillation
 from supernet.training.paths import Role
 from tests.training.toy import (

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from nas.recipe import ClipKind
 from search_spaces import SPACES
 from supernet.training.collective import SingleProcess
 from supernet.training.distillation import SoftDistillation
-from supernet.training.gradient import ClipKind, FlatGradients, SummedGradients
+from supernet.training.gradient import FlatGradients, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, Warmup
 from supernet.training.memory import tune_malloc
 from supernet.training.optimizer import build_optimizer

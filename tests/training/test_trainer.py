@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nas.errors import InvalidRequestError
-from supernet.training import RECIPES, Trainer, TrainingDivergedError, build_stack
+from nas.recipe import RECIPES
+from supernet.training import Trainer, TrainingDivergedError, build_stack
 from supernet.training.paths import Role
 from tests.training.toy import ToyBatches, toy_recipe, toy_supernet, toy_trainer
 

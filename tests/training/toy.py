@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import torch
 
+from nas.recipe import RECIPES
 from search_spaces import SPACES
 from supernet.network import Supernet
-from supernet.training import RECIPES, Trainer, build_stack
+from supernet.training import Trainer, build_stack
 
 NUM_CLASSES = 4
 
