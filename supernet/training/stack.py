@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind
+from nas.errors import InvalidRequestError
+from nas.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind, recipe_from_json
 from nas.space import SearchSpace
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
@@ -48,7 +50,7 @@ class Stack:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The resolved stack, for the record of the run."""
+        """The resolved stack, for the record of the run; `completed_record` reads an older one."""
         chosen = {name: type(strategy).__name__ for name, strategy in self.strategies.items()}
         return {
             "recipe": self.recipe.to_json(),
@@ -72,6 +74,16 @@ def build_stack(recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, see
         learning_rate=_learning_rate(recipe, num_steps),
         regularisation=LargestOnly(dropout=recipe.dropout),
     )
+
+
+def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Stack.to_json` gave, perhaps in an older release, with the fields that recipes have got since."""
+    try:
+        recipe = recipe_from_json(record["recipe"])
+    except InvalidRequestError:
+        # No recipe of this release: whoever compares it will find it different.
+        return dict(record)
+    return {**record, "recipe": recipe.to_json()}
 
 
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:

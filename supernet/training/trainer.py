@@ -23,7 +23,7 @@ from supernet.training.optimizer import (
 )
 from supernet.training.paths import Role, Slot
 from supernet.training.rng import Stream, torch_seeded
-from supernet.training.stack import Stack
+from supernet.training.stack import Stack, completed_record
 from supernet.training.state import TrainingState, differences, environment_of, space_fingerprint
 
 
@@ -210,7 +210,8 @@ class Trainer:
         Returns what differs in the environment: where nothing does, the run goes on to the very same
         bits. Raises CheckpointError for a state of another run.
         """
-        foreign = differences(state.identity, self._identity())
+        before = {**state.identity, "stack": completed_record(state.identity["stack"])}
+        foreign = differences(before, self._identity())
         if foreign:
             raise CheckpointError(
                 f"the checkpoint belongs to another run ({'; '.join(foreign)}); "

@@ -128,6 +128,48 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(other, named
         toy_trainer(**other).restore(state)
 
 
+def without_recipe_field(path, field):
+    """The checkpoint as a release from before the recipe had this field would have written it."""
+    file = path / "state.json"
+    description = json.loads(file.read_text())
+    del description["identity"]["stack"]["recipe"][field]
+    file.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("name", ["bignas", "spos"])
+def test_a_checkpoint_from_before_a_recipe_field_is_resumed_with_the_same_bits(tmp_path, name):
+    recipe = toy_recipe(name)
+    undisturbed = toy_trainer(recipe=recipe)
+    undisturbed.run(6)
+    first = toy_trainer(recipe=recipe)
+    first.run(3)
+    path = save_checkpoint(first.state(), tmp_path)
+    # Of a default that differs between the two recipes.
+    without_recipe_field(path, "dropout")
+    resumed = toy_trainer(recipe=recipe)
+    assert resumed.restore(load_checkpoint(path)) == ()
+    resumed.run(3)
+    expected, found = everything(undisturbed), everything(resumed)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_checkpoint_from_before_a_field_is_another_run_where_the_field_is_not_the_default(tmp_path):
+    recipe = toy_recipe(dropout=0.1)
+    path = save_checkpoint(toy_trainer(recipe=recipe).state(), tmp_path)
+    without_recipe_field(path, "dropout")
+    with pytest.raises(CheckpointError, match="another run"):
+        toy_trainer(recipe=recipe).restore(load_checkpoint(path))
+
+
+def test_a_checkpoint_of_a_recipe_that_this_release_does_not_know_is_refused():
+    trainer = toy_trainer()
+    state = trainer.state()
+    stack = state.identity["stack"]
+    later = {**stack, "recipe": {**stack["recipe"], "field_of_a_later_release": 1}}
+    with pytest.raises(CheckpointError, match=r"another run.*field_of_a_later_release"):
+        trainer.restore(replace(state, identity={**state.identity, "stack": later}))
+
+
 def test_a_checkpoint_of_another_space_is_refused():
     trainer = toy_trainer()
     state = trainer.state()
