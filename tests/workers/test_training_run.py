@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
+from nas.recipe import recipe_from_json
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from tests.workers.conftest import RECIPE, SPACE
@@ -126,6 +128,18 @@ def test_interrupted_and_run_again_it_ends_with_the_same_bits(
     # A point told again replaces the first.
     told = {probe[0]: probe for probe in [*probes(cut_short), *probes(watcher)]}
     assert [*told.values()] == probes(undisturbed)
+
+
+def test_a_run_begun_with_overrides_alone_goes_on_with_the_whole_recipe(plan, left_alone):
+    """Rows held the overrides alone before the API resolved them."""
+    begun = plan("run")
+    with pytest.raises(Interruption):
+        run(begun, Watcher(at_step=6))
+    whole = recipe_from_json(RECIPE).to_json()
+    assert whole.keys() > RECIPE.keys()
+    watcher = run(replace(begun, recipe=whole))
+    assert watcher.resumes == [(5, ())]
+    assert_same_bits(final_state(begun), left_alone[0])
 
 
 def test_interrupted_at_every_step_it_still_ends_with_the_same_bits(plan, left_alone):
