@@ -70,6 +70,16 @@ class ClipKind(StrEnum):
     """Each entry limited to the threshold (AttentiveNAS, AlphaNet)."""
 
 
+class FlipKind(StrEnum):
+    """Which training images are mirrored left to right."""
+
+    AUTO = "auto"
+    """Half of them; in the bundled digits none, since a mirrored digit is another or no digit."""
+    HALF = "half"
+    """Half of them, drawn anew each time."""
+    NONE = "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training run's choices. The defaults are BigNAS, its rates set for short runs on small images.
@@ -125,6 +135,15 @@ class Recipe:
     )
     clip: Annotated[ClipKind, "How large summed gradients are cut."] = ClipKind.VALUE
     clip_threshold: Annotated[float, Interval(1e-6, 1e6), "The limit that `clip` speaks of."] = 1.0
+    crop_fraction: Annotated[
+        float,
+        Interval(0.0, 0.5),
+        "Padding around a training image before a crop of its old size is drawn, as a part of its shorter "
+        "side: whole pixels, one at least; 0 crops nothing.",
+    ] = 0.125
+    horizontal_flip: Annotated[
+        FlipKind, "Which training images are mirrored: never where left and right differ in meaning."
+    ] = FlipKind.AUTO
     kernel_transform: Annotated[
         bool,
         "Whether smaller kernels are learned transforms of the larger ones (Once-for-All), not bare centres.",

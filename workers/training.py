@@ -11,10 +11,10 @@ from uuid import uuid4
 import torch
 
 from nas.errors import NasError
-from nas.recipe import recipe_from_json
+from nas.recipe import Recipe, recipe_from_json
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
-from supernet.data import DataSplits, ResizedSplits, TrainingBatches, default_augmentation
+from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentation_for
 from supernet.evaluate import SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training.checkpoint import (
@@ -83,7 +83,7 @@ class _Run:
         self._observer = observer
         self._splits = plan.data.load()
         recipe = recipe_from_json(plan.recipe)
-        self._batches = training_batches(plan, self._splits, recipe.batch_size)
+        self._batches = _training_batches(plan, self._splits, recipe)
         self._supernet = plan.supernet.build(seed=plan.seed)
         stack = build_stack(
             recipe, self._supernet.space, steps_per_epoch=self._batches.steps_per_epoch, seed=plan.seed
@@ -181,10 +181,14 @@ class _Probe:
         return largest, smallest
 
 
-def training_batches(plan: TrainingPlan, splits: DataSplits, batch_size: int) -> TrainingBatches:
-    """The batches of the run."""
-    augmentation = default_augmentation(plan.data.data_source(), splits.image_size)
-    return TrainingBatches(splits, batch_size, plan.seed, augmentation)
+def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) -> TrainingBatches:
+    augmentation = augmentation_for(
+        plan.data.data_source(),
+        splits.image_size,
+        crop_fraction=recipe.crop_fraction,
+        horizontal_flip=recipe.horizontal_flip,
+    )
+    return TrainingBatches(splits, recipe.batch_size, plan.seed, augmentation)
 
 
 def _newest_readable(folder: Path) -> Any:

@@ -4,7 +4,7 @@ The way through: `DataSource` -> `load_source` -> `make_splits` -> (`save_cache`
 `TrainingBatches` for training, `ResizedSplits` for calibration and evaluation.
 """
 
-from supernet.data.augmentation import Augmentation, default_augmentation
+from supernet.data.augmentation import Augmentation, augmentation_for
 from supernet.data.batches import TrainingBatches, calibration_batches, calibration_id, evaluation_batches
 from supernet.data.cache import load_cache, save_cache
 from supernet.data.images import ImageSet, content_fingerprint
@@ -22,10 +22,10 @@ __all__ = [
     "SourceKind",
     "SplitPlan",
     "TrainingBatches",
+    "augmentation_for",
     "calibration_batches",
     "calibration_id",
     "content_fingerprint",
-    "default_augmentation",
     "evaluation_batches",
     "load_cache",
     "load_source",

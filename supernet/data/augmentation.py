@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import InvalidRequestError
+from nas.recipe import FlipKind
 from supernet.data.sources import DataSource, SourceKind
 
 # Mirrored, a digit is another digit or none.
@@ -46,11 +47,15 @@ class Shifts:
         return Shifts(top=self.top[chosen], left=self.left[chosen], flipped=self.flipped[chosen])
 
 
-def default_augmentation(source: DataSource, image_size: tuple[int, int]) -> Augmentation:
-    """What suits the source: photographs are flipped and cropped by an eighth, digits only nudged."""
-    if source.kind == SourceKind.BUNDLED and source.name in _UNFLIPPABLE:
-        return Augmentation(crop_padding=1, horizontal_flip=False)
-    return Augmentation(crop_padding=max(1, min(image_size) // 8), horizontal_flip=True)
+def augmentation_for(
+    source: DataSource, image_size: tuple[int, int], *, crop_fraction: float, horizontal_flip: FlipKind
+) -> Augmentation:
+    """What a recipe's two fields mean for images (height, width) of this source."""
+    padding = max(1, int(crop_fraction * min(image_size))) if crop_fraction else 0
+    if horizontal_flip is FlipKind.AUTO:
+        is_digits = source.kind == SourceKind.BUNDLED and source.name in _UNFLIPPABLE
+        horizontal_flip = FlipKind.NONE if is_digits else FlipKind.HALF
+    return Augmentation(crop_padding=padding, horizontal_flip=horizontal_flip is FlipKind.HALF)
 
 
 def draw_shifts(augmentation: Augmentation, num_images: int, rng: np.random.Generator) -> Shifts:

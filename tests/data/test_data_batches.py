@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from nas.errors import InvalidRequestError
+from nas.recipe import recipe_from_json
 from supernet.data import (
     Augmentation,
     DataSource,
     SourceImages,
     SourceKind,
     TrainingBatches,
-    default_augmentation,
+    augmentation_for,
     load_cache,
     make_splits,
     normalise,
@@ -130,12 +131,30 @@ def test_what_slides_in_is_the_mean_colour(splits):
     assert (images[:, :, 0, :] == 0).all(dim=(1, 2)).any()
 
 
-def test_digits_are_never_mirrored_and_other_images_are():
-    digits = DataSource(kind=SourceKind.BUNDLED, name="digits")
-    photos = DataSource(kind=SourceKind.PARQUET, path="photos")
-    assert default_augmentation(digits, (8, 8)) == Augmentation(crop_padding=1, horizontal_flip=False)
-    assert default_augmentation(photos, (32, 32)) == Augmentation(crop_padding=4, horizontal_flip=True)
-    assert default_augmentation(photos, (4, 6)).crop_padding == 1
+DIGITS = DataSource(kind=SourceKind.BUNDLED, name="digits")
+PHOTOS = DataSource(kind=SourceKind.PARQUET, path="photos")
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "fields", "expected"),
+    [
+        (DIGITS, (8, 8), {}, Augmentation(crop_padding=1, horizontal_flip=False)),
+        (DIGITS, (8, 8), {"horizontal_flip": "half"}, Augmentation(crop_padding=1, horizontal_flip=True)),
+        (PHOTOS, (32, 32), {}, Augmentation(crop_padding=4, horizontal_flip=True)),
+        (PHOTOS, (4, 6), {}, Augmentation(crop_padding=1, horizontal_flip=True)),
+        (PHOTOS, (32, 32), {"horizontal_flip": "none"}, Augmentation(crop_padding=4, horizontal_flip=False)),
+        (PHOTOS, (48, 32), {"crop_fraction": 0.25}, Augmentation(crop_padding=8, horizontal_flip=True)),
+        (PHOTOS, (32, 32), {"crop_fraction": 0.0}, Augmentation(crop_padding=0, horizontal_flip=True)),
+    ],
+)
+def test_the_recipe_says_how_images_are_varied_and_digits_are_not_mirrored_unasked(
+    source, size, fields, expected
+):
+    recipe = recipe_from_json(fields)
+    varied = augmentation_for(
+        source, size, crop_fraction=recipe.crop_fraction, horizontal_flip=recipe.horizontal_flip
+    )
+    assert varied == expected
 
 
 @pytest.mark.parametrize("batch_size", [0, 10_000])
