@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from nas.job import JobState
-from nas.store.job_rows import HELD, move
+from nas.store.job_rows import HELD, move, num_fruitless
 from nas.store.tables import JobRow
 
 _ENDED = {JobState.FAILED: "failed", JobState.CANCELLED: "been cancelled"}
@@ -23,21 +23,26 @@ def take_back_expired(session: Session) -> int:
     for row in rows:
         if row.state == JobState.CANCELLING:
             move(session, row, JobState.CANCELLED, reason="its worker died while it was being cancelled")
-        elif row.attempt >= row.max_attempts:
+        elif is_exhausted(row):
             fail_exhausted(session, row)
         else:
             move(session, row, JobState.QUEUED, reason=f"lease expired: worker {row.worker} was lost")
     return len(rows)
 
 
+def is_exhausted(row: JobRow) -> bool:
+    """Whether as many attempts in a row as may be have landed nothing: the next would end like them."""
+    return num_fruitless(row) >= row.max_attempts
+
+
 def fail_exhausted(session: Session, row: JobRow) -> None:
-    """End a job that has killed its worker as often as it may."""
-    told = f"killed its worker {row.attempt} times"
+    """End a job that kills its worker again and again without getting further."""
+    told = f"killed its worker {num_fruitless(row)} times in a row without getting further"
     if row.phase is not None:
         told += f", last in phase {row.phase!r} at {row.done} of {row.total}"
     # What an earlier attempt said about itself is the best clue there is.
     row.error = f"{told}; {row.error}" if row.error else told
-    move(session, row, JobState.FAILED, reason=f"all {row.max_attempts} attempts are used up")
+    move(session, row, JobState.FAILED, reason=f"{row.max_attempts} attempts in a row landed nothing")
 
 
 def fail_orphans(session: Session) -> int:

@@ -83,6 +83,17 @@ def lock_leased(session: Session, lease: Lease) -> JobRow:
     return row
 
 
+def note_landed(row: JobRow, count: int) -> None:
+    """The job has `count` of its units of work safe: growth clears the record of fruitless attempts."""
+    if count > row.landed:
+        row.landed, row.landed_at_attempt = count, row.attempt
+
+
+def num_fruitless(row: JobRow) -> int:
+    """How many attempts in a row, up to the latest, have landed nothing."""
+    return row.attempt - row.landed_at_attempt
+
+
 def now(session: Session) -> datetime:
     """The time on the database's clock, as the statement runs."""
     moment: datetime = session.scalars(select(func.clock_timestamp())).one()

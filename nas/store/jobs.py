@@ -21,8 +21,19 @@ from nas.errors import ConflictError, NotFoundError
 from nas.job import Job, JobKind, JobState, Progress
 from nas.store.database import Database
 from nas.store.ids import Prefix, new_id
-from nas.store.job_recovery import fail_exhausted, fail_orphans, take_back_expired
-from nas.store.job_rows import JobEvent, Lease, add_event, as_event, as_job, lock, lock_leased, move, now
+from nas.store.job_recovery import fail_exhausted, fail_orphans, is_exhausted, take_back_expired
+from nas.store.job_rows import (
+    JobEvent,
+    Lease,
+    add_event,
+    as_event,
+    as_job,
+    lock,
+    lock_leased,
+    move,
+    note_landed,
+    now,
+)
 from nas.store.tables import JobEventRow, JobRow
 
 __all__ = ["JobEvent", "JobQueue", "Lease", "add_event", "as_job"]
@@ -80,7 +91,7 @@ class JobQueue:
         """The oldest job that can start, now leased to `worker`; None when there is none."""
         with self._database.begin() as session:
             while (row := session.scalar(_claimable(kinds))) is not None:
-                if row.attempt < row.max_attempts:
+                if not is_exhausted(row):
                     return _grant(session, row, worker=worker, lease_s=lease_s)
                 fail_exhausted(session, row)
         return None
@@ -94,11 +105,17 @@ class JobQueue:
                 num_changed += num_failed
         return num_changed
 
-    def heartbeat(self, lease: Lease, *, lease_s: float, progress: Progress | None = None) -> JobState:
-        """Renew the lease and tell how far the work is; the state, so that the worker sees `cancelling`."""
+    def heartbeat(
+        self, lease: Lease, *, lease_s: float, progress: Progress | None = None, landed: int = 0
+    ) -> JobState:
+        """Renew the lease and tell how far the work is; the state, so that the worker sees `cancelling`.
+
+        `landed` is how much of the work, in the job's own unit, a next attempt would not have to repeat.
+        """
         with self._database.begin() as session:
             row = lock_leased(session, lease)
             row.lease_expires_at = now(session) + timedelta(seconds=lease_s)
+            note_landed(row, landed)
             if progress is not None:
                 _set_progress(session, row, progress)
             return JobState(row.state)
@@ -112,6 +129,11 @@ class JobQueue:
         with self._database.begin() as session:
             lock_leased(session, lease)
             yield session
+
+    @staticmethod
+    def land(lease: Lease, session: Session, count: int) -> None:
+        """Within `leased`: the job has `count` of its units of work safe once the transaction commits."""
+        note_landed(lock_leased(session, lease), count)
 
     def succeed(self, lease: Lease, session: Session | None = None) -> JobState:
         """End the job well, within `leased` when its session is given. One being cancelled ends cancelled."""
@@ -133,6 +155,8 @@ class JobQueue:
                 move(session, row, JobState.CANCELLED, reason=reason)
             else:
                 row.attempt -= 1
+                # Else the attempt that takes this one's number would seem to have landed what this one did.
+                row.landed_at_attempt = min(row.landed_at_attempt, row.attempt)
                 move(session, row, JobState.QUEUED, reason=reason)
             return JobState(row.state)
 

@@ -79,6 +79,11 @@ class JobRow(Base):
     depends_on: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     max_attempts: Mapped[int] = mapped_column(server_default=text("5"))
+    """How many attempts in a row may land nothing before the job is given up."""
+    landed: Mapped[BigInt] = mapped_column(server_default=text("0"))
+    """Durable work in the job's own unit (steps in checkpoints, evaluations); it only grows."""
+    landed_at_attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    """The attempt in which `landed` last grew; 0 before it ever did."""
     lease_token: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import update
@@ -227,8 +228,67 @@ def test_a_job_that_keeps_killing_its_worker_fails(database, queue, enqueue):
         queue.sweep()
     job = queue.get(job_id)
     assert job.state == JobState.FAILED
-    assert job.error == "killed its worker 5 times, last in phase 'train' at 3 of 9"
+    assert job.error == (
+        "killed its worker 5 times in a row without getting further, last in phase 'train' at 3 of 9"
+    )
     assert queue.claim("worker-1", lease_s=60) is None
+
+
+def die(database, queue, job_id, *, landed=0):
+    """One attempt that ends by kill -9, after it has landed so much."""
+    lease = queue.claim("worker-1", lease_s=60)
+    queue.heartbeat(lease, lease_s=60, landed=landed)
+    expire(database, job_id)
+    queue.sweep()
+    return queue.get(job_id).state
+
+
+def test_a_job_that_gets_further_each_time_outlives_any_number_of_kills(database, queue, enqueue):
+    job_id = enqueue()
+    assert [die(database, queue, job_id, landed=i) for i in range(1, 13)] == [JobState.QUEUED] * 12
+    lease = queue.claim("worker-1", lease_s=60)
+    assert lease.job.attempt == 13
+    assert queue.succeed(lease) == JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("num_before", [1, 4, 9])
+def test_work_that_landed_gives_all_attempts_back(database, queue, enqueue, num_before):
+    job_id = enqueue()
+    for i in range(num_before - 1):
+        die(database, queue, job_id, landed=i)
+    assert die(database, queue, job_id, landed=100) == JobState.QUEUED
+    # What was landed before is no growth, nor is less than it: an attempt that had to begin anew.
+    assert [die(database, queue, job_id, landed=n) for n in (100, 3, 99, 0)] == [JobState.QUEUED] * 4
+    assert die(database, queue, job_id, landed=100) == JobState.FAILED
+    assert "killed its worker 5 times in a row without getting further" in queue.get(job_id).error
+
+
+@pytest.mark.parametrize("is_rolled_back", [False, True])
+def test_work_lands_with_the_transaction_that_writes_it_or_not_at_all(
+    database, queue, enqueue, is_rolled_back
+):
+    job_id = enqueue()
+    for _ in range(4):
+        die(database, queue, job_id)
+    lease = queue.claim("worker-1", lease_s=60)
+    with suppress(ZeroDivisionError), queue.leased(lease) as session:
+        queue.land(lease, session, 1)
+        if is_rolled_back:
+            raise ZeroDivisionError
+    expire(database, job_id)
+    queue.sweep()
+    assert queue.get(job_id).state == (JobState.FAILED if is_rolled_back else JobState.QUEUED)
+
+
+def test_a_drained_attempt_neither_counts_nor_lends_its_work_to_the_next(database, queue, enqueue):
+    job_id = enqueue()
+    lease = queue.claim("worker-1", lease_s=60)
+    queue.heartbeat(lease, lease_s=60, landed=7)
+    queue.release(lease, "draining")
+    assert [die(database, queue, job_id, landed=7) for _ in range(5)] == [
+        *[JobState.QUEUED] * 4,
+        JobState.FAILED,
+    ]
 
 
 def test_a_claim_fails_a_job_whose_attempts_are_used_up_and_takes_the_next(database, queue, enqueue):
