@@ -8,6 +8,13 @@ from typing import Protocol
 from nas.architecture import Architecture
 from nas.trial import Evaluation
 
+StopCheck = Callable[[], None]
+"""Raises if the work is to stop. Cheap enough to call for every image."""
+
+
+def never_stop() -> None:
+    """The `StopCheck` of work that goes on to its end."""
+
 
 class Evaluator(Protocol):
     """Measures networks: one process, a pool of actors, or a table."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.architecture import Architecture
+from nas.ports import StopCheck, never_stop
 from nas.trial import Evaluation, Split
 from supernet.batchnorm import Statistics, recalibrate
 from supernet.data.batches import calibration_batches, calibration_id, evaluation_batches
 from supernet.data.preprocess import ResizedSplits
 from supernet.network import Supernet
+
+BatchT = TypeVar("BatchT")
 
 CALIBRATION_BATCH_SIZE = 200
 """As Once-for-All recalibrates."""
@@ -25,8 +29,14 @@ EVALUATION_BATCH_SIZE = 500
 class SubnetEvaluator:
     """Measures networks of one supernet on one data set. Not thread-safe."""
 
-    def __init__(self, supernet: Supernet, data: ResizedSplits, *, checkpoint: str) -> None:
-        """`checkpoint` is the SHA-256 of the supernet's weights: it names what was measured."""
+    def __init__(
+        self, supernet: Supernet, data: ResizedSplits, *, checkpoint: str, stop_check: StopCheck = never_stop
+    ) -> None:
+        """`checkpoint` is the SHA-256 of the supernet's weights: it names what was measured.
+
+        `stop_check` is called before each batch.
+        """
+        self._stop_check = stop_check
         self._supernet = supernet
         self._data = data
         self.checkpoint = checkpoint
@@ -36,7 +46,7 @@ class SubnetEvaluator:
         """Batch-norm statistics of this network on the calibration images."""
         resolution = self._supernet.space.resolution_px(architecture)
         batches = calibration_batches(self._data, resolution, CALIBRATION_BATCH_SIZE)
-        return recalibrate(self._supernet, architecture, batches)
+        return recalibrate(self._supernet, architecture, self._until_stopped(batches))
 
     def evaluate(self, architecture: Architecture, split: Split = Split.VAL) -> Evaluation:
         """The network's accuracy as it stands in the supernet, recalibrated first."""
@@ -80,4 +90,9 @@ class SubnetEvaluator:
     ) -> Tensor:
         resolution = self._supernet.space.resolution_px(architecture)
         batches = evaluation_batches(self._data, split, resolution, EVALUATION_BATCH_SIZE)
-        return torch.cat([logits_of(images).argmax(dim=1) for images, _ in batches])
+        return torch.cat([logits_of(images).argmax(dim=1) for images, _ in self._until_stopped(batches)])
+
+    def _until_stopped(self, batches: Iterable[BatchT]) -> Iterator[BatchT]:
+        for batch in batches:
+            self._stop_check()
+            yield batch

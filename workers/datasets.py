@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import DatasetError
 from nas.job import Job
+from nas.ports import StopCheck, never_stop
 from nas.store import datasets
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
@@ -29,13 +30,14 @@ class DatasetReference:
     fingerprint: str
     cache: Path
 
-    def load(self) -> DataSplits:
+    def load(self, stop_check: StopCheck = never_stop) -> DataSplits:
         """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
         cached = self._cached()
         if cached is not None:
             return self._checked(cached)
         # Checked before it is kept: a copy of changed images would outlive their restoration.
-        save_cache(self._checked(import_splits(self.source, self.split)), self.cache)
+        splits = import_splits(self.source, self.split, stop_check)
+        save_cache(self._checked(splits), self.cache, stop_check)
         return load_cache(self.cache)
 
     def _checked(self, splits: DataSplits) -> DataSplits:
@@ -59,9 +61,12 @@ class DatasetReference:
         return DataSource.from_json(self.source)
 
 
-def import_splits(source: dict[str, Any], split: dict[str, Any]) -> DataSplits:
+def import_splits(
+    source: dict[str, Any], split: dict[str, Any], stop_check: StopCheck = never_stop
+) -> DataSplits:
     """Decode the source and draw the splits."""
-    return make_splits(load_source(DataSource.from_json(source)), SplitPlan.from_json(split))
+    images = load_source(DataSource.from_json(source), stop_check)
+    return make_splits(images, SplitPlan.from_json(split), stop_check)
 
 
 class DatasetImport:
@@ -74,9 +79,8 @@ class DatasetImport:
     def run(self, job: Job, context: JobContext) -> Finish:
         """Decode, split, keep, and say what was found."""
         context.report("decode", 0, 1)
-        splits = import_splits(job.spec["source"], job.spec["split"])
-        context.check()
-        save_cache(splits, cache_folder(self._home, job.resource_id))
+        splits = import_splits(job.spec["source"], job.spec["split"], context.check)
+        save_cache(splits, cache_folder(self._home, job.resource_id), context.check)
         context.report("decode", 1, 1)
         contents = _contents(splits)
 

@@ -79,6 +79,13 @@ class _BoardObserver:
     def on_point(self, point: TrainingPoint) -> None:
         ray.get(self._board.tell.remote("on_point", (point,)))
 
+    def on_checkpoint(self, step: int) -> None:
+        ray.get(self._board.tell.remote("on_checkpoint", (step,)))
+
+    def check(self) -> None:
+        # Only at a step, where all ranks stop together.
+        return
+
     def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
         if self._collective.rank == 0:
             ray.get(self._board.tell.remote("on_resume", (step, differences)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -24,7 +25,6 @@ from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.store.tables import SearchRow
 from nas.trial import Evaluation, Split
-from search_spaces import SPACES
 from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
@@ -59,15 +59,14 @@ class SearchJob:
         region = _region(row, trained)
         loop_settings = _settings(row)
         context.report("search", 0, row.num_trials)
+        recorder = _Recorder(job.id, row, trained, context)
+        recorder.recall(self._database)
         opened = self._open_evaluator(trained, context.check)
         try:
-            recorder = _Recorder(
-                self._database, job.id, row, trained, region.costs, context, opened.evaluator
-            )
             loop = SearchLoop(
                 region=region, settings=loop_settings, proposer=make_proposer(region, loop_settings)
             )
-            outcome = loop.run(recorder.evaluate, on_round=recorder.on_round)
+            outcome = loop.run(partial(recorder.evaluate, opened.evaluator), on_round=recorder.on_round)
         finally:
             opened.close()
 
@@ -78,74 +77,32 @@ class SearchJob:
         return finish
 
 
-class _Recorder:
-    """Measures what is not known yet and writes each result the moment it comes."""
+@dataclass(frozen=True)
+class _Recorded:
+    """An evaluation and the row it stands in."""
 
-    def __init__(
-        self,
-        database: Database,
-        job_id: str,
-        row: SearchRow,
-        trained: TrainedSupernet,
-        costs: SpaceCosts,
-        context: JobContext,
-        evaluator: Evaluator,
-    ) -> None:
+    evaluation: Evaluation
+    id: int
+
+
+class _Recorder:
+    """What the search knows, by architecture key; each new evaluation is written the moment it comes."""
+
+    def __init__(self, job_id: str, row: SearchRow, trained: TrainedSupernet, context: JobContext) -> None:
         self._job_id = job_id
         self._row = row
         self._trained = trained
-        self._costs = costs
         self._context = context
-        self._evaluator = evaluator
-        self._space = SPACES[trained.row.search_space]
-        self._ids: dict[str, int] = {}
-        """Evaluation by architecture key."""
-        self._known = self._read_known(database)
-        self._frozen = self._freeze()
+        self._known: dict[str, _Recorded] = {}
+        self._frozen: frozenset[int] = frozenset()
         self._num_done = 0
+        """Trials whose evaluation is recorded, those of the round in hand included."""
 
-    def evaluate(self, numbered: Sequence[tuple[int, Architecture]]) -> list[Evaluation]:
-        """Evaluations in order: those known, and the rest measured now."""
-        missing = [architecture for _, architecture in numbered if architecture.key not in self._known]
-        self._context.check()
-        self._evaluator.evaluate(missing, self._on_result)
-        return [self._known[architecture.key] for _, architecture in numbered]
+    def recall(self, database: Database) -> None:
+        """Know everything measured in exactly this way, by this search or another.
 
-    def on_round(self, round_: Round[Evaluation]) -> None:
-        """The round's trials in one transaction, and an event with the frontier so far."""
-        with self._context.transaction() as session:
-            for trial in round_.trials:
-                key = trial.architecture.key
-                searches.record_trial(
-                    session,
-                    self._row.id,
-                    number=trial.number,
-                    evaluation_id=self._ids[key],
-                    round=round_.index,
-                    is_reused=self._ids[key] in self._frozen,
-                )
-            payload = {
-                "round": round_.index,
-                "num_trials": round_.trials[-1].number + 1,
-                "frontier": [trial.number for trial in round_.frontier],
-            }
-            add_event(session, self._job_id, "round", payload)
-        self._num_done = round_.trials[-1].number + 1
-        self._context.report("search", self._num_done, self._row.num_trials)
-
-    def _on_result(self, evaluation: Evaluation) -> None:
-        architecture = evaluation.architecture
-        codes = self._space.encode([architecture])
-        costs = {name: int(values[0]) for name, values in self._costs.batch(codes, self._costs.names).items()}
-        with self._context.transaction() as session:
-            evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, costs)
-        self._known[architecture.key] = evaluation
-        self._ids[architecture.key] = evaluation_id
-        self._num_done += 1
-        self._context.report("search", min(self._num_done, self._row.num_trials), self._row.num_trials)
-
-    def _read_known(self, database: Database) -> dict[str, Evaluation]:
-        """Everything measured in exactly this way, by this search or another."""
+        What was known before the search's first attempt stays written: its trials on those are reused ones.
+        """
         with database.session() as session:
             rows = evaluations.known(
                 session,
@@ -155,22 +112,64 @@ class _Recorder:
                 num_images=self._trained.num_val,
                 calibration=self._trained.calibration,
             )
-        self._ids = {key: row.id for key, row in rows.items()}
-        return {
-            key: evaluations.as_evaluation(row, self._space.parse(row.architecture))
-            for key, row in rows.items()
-        }
-
-    def _freeze(self) -> frozenset[int]:
-        """What was known before this search's first attempt: its trials on those are reused ones."""
+            for key, row in rows.items():
+                evaluation = evaluations.as_evaluation(row, self._trained.space.parse(row.architecture))
+                self._known[key] = _Recorded(evaluation, row.id)
+        ids = sorted(known.id for known in self._known.values())
         with self._context.transaction() as session:
-            return frozenset(searches.freeze_known(session, self._row.id, sorted(self._ids.values())))
+            self._frozen = frozenset(searches.freeze_known(session, self._row.id, ids))
+
+    def evaluate(
+        self, evaluator: Evaluator, numbered: Sequence[tuple[int, Architecture]]
+    ) -> list[Evaluation]:
+        """A round's evaluations in order: those known, and the rest measured now."""
+        missing = [architecture for _, architecture in numbered if architecture.key not in self._known]
+        first_number, _ = numbered[0]
+        self._num_done = first_number + len(numbered) - len(missing)
+        self._context.check()
+        evaluator.evaluate(missing, self._record)
+        return [self._known[architecture.key].evaluation for _, architecture in numbered]
+
+    def on_round(self, round_: Round[Evaluation]) -> None:
+        """The round's trials in one transaction, and an event with the frontier so far."""
+        with self._context.transaction() as session:
+            for trial in round_.trials:
+                evaluation_id = self._known[trial.architecture.key].id
+                searches.record_trial(
+                    session,
+                    self._row.id,
+                    number=trial.number,
+                    evaluation_id=evaluation_id,
+                    round=round_.index,
+                    is_reused=evaluation_id in self._frozen,
+                )
+            payload = {
+                "round": round_.index,
+                "num_trials": round_.trials[-1].number + 1,
+                "frontier": [trial.number for trial in round_.frontier],
+            }
+            add_event(session, self._job_id, "round", payload)
+        self._report()
+
+    def _record(self, evaluation: Evaluation) -> None:
+        architecture = evaluation.architecture
+        with self._context.transaction() as session:
+            costs = self._trained.costs(architecture)
+            evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            self._num_done += 1
+            self._context.landed(self._num_done)
+        self._known[architecture.key] = _Recorded(evaluation, evaluation_id)
+        self._report()
+
+    def _report(self) -> None:
+        self._context.report("search", self._num_done, self._row.num_trials)
 
 
 def _region(row: SearchRow, trained: TrainedSupernet) -> FeasibleRegion:
-    space = SPACES[trained.row.search_space]
     costs = SpaceCosts(
-        space=space, num_classes=trained.description.num_classes, in_channels=trained.description.in_channels
+        space=trained.space,
+        num_classes=trained.description.num_classes,
+        in_channels=trained.description.in_channels,
     )
     region = FeasibleRegion(costs, Bounds.parse(row.constraints, costs))
     answer = check_feasible(region)

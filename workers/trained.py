@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from nas.architecture import Architecture
+from nas.costs import costs
 from nas.errors import ConflictError
+from nas.space import SearchSpace
 from nas.store import datasets
 from nas.store.tables import SupernetRow
+from search_spaces import SPACES
 from workers.weights import SupernetDescription
 
 
@@ -22,6 +26,20 @@ class TrainedSupernet:
     calibration: str
     num_val: int
     description: SupernetDescription
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose networks it holds."""
+        return SPACES[self.description.search_space]
+
+    def costs(self, architecture: Architecture) -> dict[str, int]:
+        """What the network costs with this data set's classes and channels, by name."""
+        return costs(
+            self.space,
+            architecture,
+            num_classes=self.description.num_classes,
+            in_channels=self.description.in_channels,
+        )
 
 
 def describe_supernet(session: Session, row: SupernetRow) -> TrainedSupernet:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import torch
 
 from nas.errors import NasError
+from nas.ports import StopCheck
 from nas.recipe import Recipe, recipe_from_json
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
@@ -64,6 +65,14 @@ class Observer(Protocol):
         """After each epoch."""
         ...
 
+    def on_checkpoint(self, step: int) -> None:
+        """The steps before `step` are on disk: a run that is killed now goes on from there."""
+        ...
+
+    def check(self) -> None:
+        """Between steps, where something takes long; raises as the others do."""
+        ...
+
     def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
         """The run goes on from a checkpoint; `differences` of the environment mean: not bit for bit."""
         ...
@@ -91,9 +100,10 @@ class _Run:
         self._trainer = Trainer(
             self._supernet, self._batches, stack, collective=collective, data_id=self._splits.fingerprint
         )
-        self._probe = _Probe(self._supernet, self._splits)
+        self._probe = _Probe(self._supernet, self._splits, observer.check)
         self._started = time.monotonic()
         self._saved_at = self._started
+        self._is_point_due = False
 
     def finish(self) -> Path:
         self._resume()
@@ -101,7 +111,9 @@ class _Run:
         try:
             self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
         except WorkerDrainingError:
-            self._save()
+            # A checkpoint made before the epoch's point is told would let a resumed run skip it.
+            if not self._is_point_due:
+                self._save()
             raise
         return self._save()
 
@@ -127,7 +139,7 @@ class _Run:
 
     def _on_step(self, stats: StepStats) -> None:
         if (stats.step + 1) % self._batches.steps_per_epoch == 0:
-            # The epoch's point comes first: a checkpoint made here would let a resumed run skip it.
+            # The epoch's point comes first, as in `finish`.
             return
         self._tell_step(stats)
         if time.monotonic() - self._saved_at > self._plan.checkpoint_interval_s:
@@ -135,7 +147,9 @@ class _Run:
 
     def _on_epoch(self, epoch: int, stats: StepStats) -> None:
         if self._collective.rank == 0:
+            self._is_point_due = True
             self._tell_epoch(epoch, stats)
+            self._is_point_due = False
             self._save()
         self._tell_step(stats)
 
@@ -163,6 +177,7 @@ class _Run:
     def _save(self) -> Path:
         if self._collective.rank == 0:
             save_checkpoint(self._trainer.state(), self._plan.checkpoints)
+            self._observer.on_checkpoint(self._trainer.step)
         self._saved_at = time.monotonic()
         return self._plan.checkpoints
 
@@ -170,9 +185,11 @@ class _Run:
 class _Probe:
     """The two ends of the space on val, with statistics of their own."""
 
-    def __init__(self, supernet: Supernet, splits: DataSplits) -> None:
+    def __init__(self, supernet: Supernet, splits: DataSplits, stop_check: StopCheck) -> None:
         self._space = supernet.space
-        self._evaluator = SubnetEvaluator(supernet, ResizedSplits(splits), checkpoint=_PROBE)
+        self._evaluator = SubnetEvaluator(
+            supernet, ResizedSplits(splits), checkpoint=_PROBE, stop_check=stop_check
+        )
 
     def measure(self) -> tuple[float, float]:
         """Accuracy of the largest and of the smallest network."""

@@ -54,7 +54,7 @@ class TrainingJob:
         """Train, from a checkpoint if there is one; the weights appear with the end of the job."""
         with self._database.session() as session:
             row = supernets.get(session, job.resource_id).row
-        plan = self._plan(row, job)
+        plan = self._plan(row, job, context)
         self._record_resolved_recipe(row, context)
         observer = JobObserver(context, job.id, row.id)
         if row.num_workers == 1:
@@ -64,9 +64,9 @@ class TrainingJob:
             train_on_ray(plan, num_workers=row.num_workers, observer=observer, check=context.check)
         return self._publish(row, plan, context)
 
-    def _plan(self, row: SupernetRow, job: Job) -> TrainingPlan:
+    def _plan(self, row: SupernetRow, job: Job, context: JobContext) -> TrainingPlan:
         data = dataset_reference(self._database, self._home, row.dataset_id)
-        splits = data.load()
+        splits = data.load(context.check)
         recipe = recipe_from_json(row.recipe)
         started = job.started_at or job.created_at
         return TrainingPlan(
@@ -129,8 +129,18 @@ class JobObserver:
             supernets.record_point(session, self._supernet_id, point)
             add_event(session, self._job_id, "epoch", asdict(point))
 
+    def on_checkpoint(self, step: int) -> None:
+        """So many steps need not be repeated."""
+        self._context.landed(step)
+
+    def check(self) -> None:
+        """Raises when the job is to stop."""
+        self._context.check()
+
     def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
         """Say from where the run goes on, and whether it is still bit for bit the undisturbed one."""
+        # The attempt that wrote this checkpoint may not have lived to tell of it.
+        self._context.landed(step)
         payload = {"step": step, "is_exact": not differences, "differences": list(differences)}
         with self._context.transaction() as session:
             add_event(session, self._job_id, "resumed", payload)

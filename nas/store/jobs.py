@@ -133,7 +133,7 @@ class JobQueue:
     @staticmethod
     def land(lease: Lease, session: Session, count: int) -> None:
         """Within `leased`: the job has `count` of its units of work safe once the transaction commits."""
-        note_landed(lock_leased(session, lease), count)
+        note_landed(session.get_one(JobRow, lease.job.id), count)
 
     def succeed(self, lease: Lease, session: Session | None = None) -> JobState:
         """End the job well, within `leased` when its session is given. One being cancelled ends cancelled."""

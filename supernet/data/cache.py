@@ -13,24 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 from supernet.data.images import ImageSet
 from supernet.data.splits import DataSplits, SplitPlan
 
 FORMAT = 1
 _SPLITS = ("train", "val", "test")
 _DESCRIPTION = "splits.json"
+_PIECE_BYTES = 1 << 26
 
 
-def save_cache(splits: DataSplits, folder: Path) -> None:
+def save_cache(splits: DataSplits, folder: Path, stop_check: StopCheck = never_stop) -> None:
     """Writes `splits` under a temporary name beside `folder`, then renames it.
 
-    A folder that already holds the same splits is left as it is: whoever wrote it was quicker.
+    A folder that already holds the same splits is left as it is: whoever wrote it was quicker. Nothing is
+    left of a folder in which `stop_check`, called for each piece, raises.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.{uuid4().hex}"
     temporary.mkdir()
     try:
-        _write_files(splits, temporary)
+        _write_files(splits, temporary, stop_check)
         _rename(temporary, folder, splits)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -47,20 +50,26 @@ def load_cache(folder: Path) -> DataSplits:
         ) from error
 
 
-def _write_files(splits: DataSplits, folder: Path) -> None:
+def _write_files(splits: DataSplits, folder: Path, stop_check: StopCheck) -> None:
     for name in _SPLITS:
         images: ImageSet = getattr(splits, name)
-        _write_array(folder / f"{name}_images.npy", images.images)
-        _write_array(folder / f"{name}_labels.npy", images.labels)
-    _write_array(folder / "calibration.npy", splits.calibration)
+        _write_array(folder / f"{name}_images.npy", images.images, stop_check)
+        _write_array(folder / f"{name}_labels.npy", images.labels, stop_check)
+    _write_array(folder / "calibration.npy", splits.calibration, stop_check)
     with (folder / _DESCRIPTION).open("w") as file:
         json.dump(_description(splits), file, indent=1)
         _flush_to_disk(file)
 
 
-def _write_array(path: Path, array: NDArray[Any]) -> None:
+def _write_array(path: Path, array: NDArray[Any], stop_check: StopCheck) -> None:
+    """As `np.save` writes a C-contiguous array, but in pieces that each reach the disk before the next."""
     with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        content = memoryview(array).cast("B")
+        for start in range(0, len(content), _PIECE_BYTES):
+            stop_check()
+            file.write(content[start : start + _PIECE_BYTES])
+            _flush_to_disk(file)
         _flush_to_disk(file)
 
 

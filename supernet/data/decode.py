@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 
 # A closed list: some of Pillow's other readers start external programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -48,14 +49,17 @@ class EncodedImage:
         return DatasetError(f"the image at row {self.row} of {self.file} {reason}; {remedy}")
 
 
-def survey_images(images: Sequence[EncodedImage]) -> ImageShape:
+def survey_images(images: Sequence[EncodedImage], stop_check: StopCheck = never_stop) -> ImageShape:
     """The common shape: one channel if all are mode L, else three; the most common size.
 
     Where two sizes are equally common the larger area is taken.
     """
     if not images:
         raise DatasetError("the data set has no images; give a file with at least one row")
-    headers = [_read_header(image) for image in images]
+    headers = []
+    for image in images:
+        stop_check()
+        headers.append(_read_header(image))
     sizes = Counter(size for _, size in headers)
     width, height = max(sizes, key=lambda size: (sizes[size], size[0] * size[1], size))
     channels = 1 if all(mode == "L" for mode, _ in headers) else 3
@@ -63,10 +67,13 @@ def survey_images(images: Sequence[EncodedImage]) -> ImageShape:
     return ImageShape(channels, height, width)
 
 
-def decode_images(images: Sequence[EncodedImage], shape: ImageShape) -> NDArray[np.uint8]:
-    """(n, c, h, w) pixels, in order."""
+def decode_images(
+    images: Sequence[EncodedImage], shape: ImageShape, stop_check: StopCheck = never_stop
+) -> NDArray[np.uint8]:
+    """(n, c, h, w) pixels, in order; `stop_check` is called before each image."""
     pixels = np.empty((len(images), *shape), dtype=np.uint8)
     for place, image in zip(pixels, images, strict=True):
+        stop_check()
         decoded = np.asarray(_decode(image, shape))
         place[...] = decoded[None] if shape.channels == 1 else decoded.transpose(2, 0, 1)
     return pixels

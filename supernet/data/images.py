@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +49,7 @@ class ImageSet:
         )
 
 
-def content_fingerprint(sets: Sequence[ImageSet]) -> str:
+def content_fingerprint(sets: Sequence[ImageSet], stop_check: StopCheck = never_stop) -> str:
     """SHA-256 of the pixels, labels and class names of `sets`, in order.
 
     Decoded content only: file names, row groups, compression and the number of files do not matter,
@@ -58,6 +59,7 @@ def content_fingerprint(sets: Sequence[ImageSet]) -> str:
     for images in sets:
         whole.update(f"set of {len(images)}".encode())
         for digest in _image_digests(images):
+            stop_check()
             whole.update(digest)
     return whole.hexdigest()
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 from supernet.data.decode import EncodedImage, decode_images, survey_images
 from supernet.data.images import ImageSet
 
@@ -40,22 +41,26 @@ class _EncodedFile:
 
 
 def read_parquet(
-    train_files: Sequence[Path], test_files: Sequence[Path], columns: ParquetColumns
+    train_files: Sequence[Path],
+    test_files: Sequence[Path],
+    columns: ParquetColumns,
+    stop_check: StopCheck = never_stop,
 ) -> tuple[ImageSet, ImageSet | None]:
     """The decoded (train, test) sets; test is None without test files.
 
     Both sets get one shape: a single channel where every image of both is greyscale (mode L), else
     RGB; the most common height and width over both, the larger area on a tie. An image of another
-    size is resized to it (bicubic), its aspect ratio not kept.
+    size is resized to it (bicubic), its aspect ratio not kept. `stop_check` is called for each file and
+    each image.
     """
-    train = [_read_file(path, columns) for path in train_files]
-    test = [_read_file(path, columns) for path in test_files]
+    train = [_read_file(path, columns, stop_check) for path in train_files]
+    test = [_read_file(path, columns, stop_check) for path in test_files]
     class_names, label_values = _agreed_classes([*train, *test])
-    shape = survey_images(list(chain.from_iterable(file.images for file in [*train, *test])))
+    shape = survey_images(list(chain.from_iterable(file.images for file in [*train, *test])), stop_check)
 
     def decoded(files: list[_EncodedFile]) -> ImageSet:
         return ImageSet(
-            images=decode_images(list(chain.from_iterable(file.images for file in files)), shape),
+            images=decode_images(list(chain.from_iterable(file.images for file in files)), shape, stop_check),
             labels=np.searchsorted(label_values, np.concatenate([file.labels for file in files])),
             class_names=class_names,
         )
@@ -63,7 +68,8 @@ def read_parquet(
     return decoded(train), decoded(test) if test else None
 
 
-def _read_file(path: Path, columns: ParquetColumns) -> _EncodedFile:
+def _read_file(path: Path, columns: ParquetColumns, stop_check: StopCheck) -> _EncodedFile:
+    stop_check()
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow, columns)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 from supernet.data.images import ImageSet
 from supernet.data.parquet import ParquetColumns, read_parquet
 
@@ -101,13 +102,13 @@ class SourceImages:
     """None where the source has no test split."""
 
 
-def load_source(source: DataSource) -> SourceImages:
+def load_source(source: DataSource, stop_check: StopCheck = never_stop) -> SourceImages:
     """The decoded images of `source`, in the order of its files and rows."""
     if source.kind == SourceKind.BUNDLED:
         return SourceImages(train=_read_digits(), test=None)
     train_files, test_files = _parquet_files(source)
     columns = ParquetColumns(image=source.image_column, label=source.label_column)
-    train, test = read_parquet(train_files, test_files, columns)
+    train, test = read_parquet(train_files, test_files, columns, stop_check)
     return SourceImages(train=train, test=test)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DatasetError
+from nas.ports import StopCheck, never_stop
 from supernet.data.images import ImageSet, content_fingerprint
 from supernet.data.sources import SourceImages
 
@@ -108,7 +109,9 @@ class DataSplits:
         }
 
 
-def make_splits(source: SourceImages, plan: SplitPlan | None = None) -> DataSplits:
+def make_splits(
+    source: SourceImages, plan: SplitPlan | None = None, stop_check: StopCheck = never_stop
+) -> DataSplits:
     """`source` split as `plan` says (by default, `SplitPlan()`)."""
     plan = plan or SplitPlan()
     _check_classes(source)
@@ -117,7 +120,8 @@ def make_splits(source: SourceImages, plan: SplitPlan | None = None) -> DataSpli
     if test is None:
         rest, test = _held_out(rest, round(plan.test_fraction * len(rest)), rng, num_later_splits=2)
     train, val = _held_out(rest, _num_val(plan, len(rest)), rng, num_later_splits=1)
-    mean, std = channel_statistics(train)
+    mean, std = channel_statistics(train, stop_check)
+    sets = [source.train, source.test] if source.test else [source.train]
     return DataSplits(
         train=train,
         calibration=_calibration_indices(train, plan, rng),
@@ -126,15 +130,18 @@ def make_splits(source: SourceImages, plan: SplitPlan | None = None) -> DataSpli
         plan=plan,
         mean=mean,
         std=std,
-        fingerprint=content_fingerprint([source.train, source.test] if source.test else [source.train]),
+        fingerprint=content_fingerprint(sets, stop_check),
     )
 
 
-def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    images: ImageSet, stop_check: StopCheck = never_stop
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of each channel, pixels as 0 to 1, from exact counts of the 256 values."""
     counts = np.zeros((images.images.shape[1], 256), dtype=np.int64)
     # In pieces: bincount widens its argument eightfold.
     for start in range(0, len(images), _STATISTICS_CHUNK_IMAGES):
+        stop_check()
         piece = images.images[start : start + _STATISTICS_CHUNK_IMAGES]
         for channel, count in enumerate(counts):
             count += np.bincount(piece[:, channel].ravel(), minlength=256)

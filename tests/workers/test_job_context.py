@@ -6,11 +6,14 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from nas.errors import InvalidRequestError, LeaseLostError
 from nas.job import JobKind, JobState
+from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
+from nas.store.tables import JobRow
+from tests.conftest import administer
 from tests.workers.conftest import drained_when
 from workers.context import JobCancelledError, JobContext, WorkerDrainingError
 from workers.service import WorkerService
@@ -108,6 +111,79 @@ def test_a_lost_lease_is_seen_and_nothing_can_be_written(database, queue, job_id
     assert isinstance(raised_by_check(context), LeaseLostError)
     with pytest.raises(LeaseLostError), context.transaction():
         pass
+
+
+@pytest.fixture
+def unplug(postgres_server, empty_database_url):
+    """A database of its own, and what takes it away: who is connected is thrown out, and nobody gets in."""
+    migrate(empty_database_url)
+    name = make_url(empty_database_url).database
+    others = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+
+    def allow(is_allowed: bool) -> None:
+        administer(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS {is_allowed}; {others}")
+
+    database = Database(empty_database_url)
+    yield database, allow
+    allow(True)
+    database.dispose()
+
+
+def test_an_unreachable_database_is_a_lost_lease_once_the_lease_has_run_out(unplug, draining):
+    database, allow = unplug
+    queue = JobQueue(database)
+    with database.begin() as session:
+        JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={})
+    lease = queue.claim("first", lease_s=LEASE_S)
+    with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
+        time.sleep(2 * LEASE_S)
+        context.check()
+        allow(False)
+        gone_at = time.monotonic()
+        context.check()
+        error = raised_by_check(context, within_s=3 * LEASE_S)
+    assert isinstance(error, LeaseLostError)
+    assert "could not be renewed for 1 s" in str(error)
+    # Not before: a database that is back within the lease costs nothing.
+    assert time.monotonic() - gone_at > LEASE_S / 2
+
+
+def test_a_database_that_is_back_within_the_lease_costs_nothing(unplug, draining):
+    database, allow = unplug
+    queue = JobQueue(database)
+    with database.begin() as session:
+        job_id = JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={}).id
+    lease_s = 4 * LEASE_S
+    lease = queue.claim("first", lease_s=lease_s)
+    with JobContext(queue, lease, lease_s=lease_s, draining=draining) as context:
+        allow(False)
+        time.sleep(lease_s / 2)
+        allow(True)
+        time.sleep(lease_s)
+        context.check()
+        assert queue.sweep() == 0
+        assert queue.get(job_id).state is JobState.RUNNING
+
+
+def landed(database, job_id):
+    with database.session() as session:
+        row = session.get(JobRow, job_id)
+        return row.landed, row.landed_at_attempt
+
+
+def test_what_landed_travels_with_the_heartbeat_and_never_shrinks(database, job_id, context):
+    context.landed(40)
+    context.landed(3)
+    deadline = time.monotonic() + 3
+    while landed(database, job_id) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert landed(database, job_id) == (40, 1)
+
+
+def test_what_landed_is_written_with_the_transaction(database, job_id, context):
+    with context.transaction():
+        context.landed(7)
+    assert landed(database, job_id) == (7, 1)
 
 
 def test_draining_is_seen(context, draining):

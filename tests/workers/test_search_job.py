@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -254,6 +255,41 @@ def test_every_trial_keeps_the_bounds(site, supernet_id):
     largest = costs(SPACE, SPACE.largest(), num_classes=10, in_channels=1)["macs"]
     assert len(macs) == NUM_TRIALS
     assert max(macs) <= 0.3 * largest
+
+
+def test_a_search_killed_at_every_other_network_still_ends(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def die_after_two(num_measured):
+        if num_measured == 2:
+            raise Killed
+
+    # More kills than a job has attempts, but each attempt records two networks.
+    for _ in range(NUM_TRIALS // 2):
+        with suppress(Killed):
+            run_search(site, search.job.id, Table(die_after_two))
+    run_search(site, search.job.id, Table())
+    job = site.queue.get(search.job.id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.attempt == NUM_TRIALS // 2
+    assert len(measured_keys(site, supernet_id)) == NUM_TRIALS
+
+
+def test_a_search_that_always_dies_at_the_same_network_is_given_up(site, supernet_id):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def poisoned(num_measured):
+        if len(measured_keys(site, supernet_id)) == 3:
+            raise Killed
+
+    for _ in range(6):
+        with pytest.raises(Killed):
+            run_search(site, search.job.id, Table(poisoned))
+    # The first attempt got somewhere, the five after it did not.
+    run_search(site, search.job.id, Table(poisoned))
+    job = site.queue.get(search.job.id)
+    assert (job.state, job.attempt) == (JobState.FAILED, 6)
+    assert job.error == "killed its worker 5 times in a row without getting further"
 
 
 def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):

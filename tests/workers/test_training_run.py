@@ -29,7 +29,7 @@ class Watcher:
 
     def __init__(self, *, at_step=None, at_point=None, error=Interruption) -> None:
         self._at_step, self._at_point, self._error = at_step, at_point, error
-        self.steps, self.points, self.resumes = [], [], []
+        self.steps, self.points, self.resumes, self.checkpoints = [], [], [], []
 
     def on_step(self, done, total):
         assert total == NUM_STEPS
@@ -41,6 +41,12 @@ class Watcher:
         self.points.append(point)
         if point.epoch == self._at_point:
             raise self._error("at a point")
+
+    def on_checkpoint(self, step):
+        self.checkpoints.append(step)
+
+    def check(self):
+        pass
 
     def on_resume(self, step, differences):
         self.resumes.append((step, differences))
@@ -108,6 +114,17 @@ def test_a_run_tells_every_step_and_every_epoch(left_alone):
     assert watcher.steps == list(range(NUM_STEPS + 1))
     assert [(point.epoch, point.step) for point in watcher.points] == [(0, 4), (1, 8)]
     assert watcher.resumes == []
+
+
+def test_a_run_tells_of_each_checkpoint_once_it_can_be_resumed_from(plan):
+    plan = plan("run")
+
+    class Reader(Watcher):
+        def on_checkpoint(self, step):
+            assert load_checkpoint(latest_checkpoint(plan.checkpoints)).step == step
+            super().on_checkpoint(step)
+
+    assert run(plan, Reader()).checkpoints == [*range(1, NUM_STEPS + 1), NUM_STEPS]
 
 
 @pytest.mark.parametrize(
