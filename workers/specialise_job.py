@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
@@ -11,14 +13,15 @@ import torch
 from sqlalchemy.orm import Session
 
 from nas.architecture import Architecture
-from nas.costs import costs
+from nas.errors import ArtifactError
 from nas.job import Job
+from nas.ports import StopCheck
 from nas.store import evaluations, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
+from nas.store.jobs import add_event
 from nas.store.subnets import Artifact
 from nas.trial import Evaluation, Split
-from search_spaces import SPACES
 from supernet.data import DataSplits, ResizedSplits
 from supernet.evaluate import EVALUATION_BATCH_SIZE, SubnetEvaluator
 from supernet.export.bundle import BundleFile, write_bundle
@@ -27,6 +30,7 @@ from supernet.export.verify import IMAGES
 from supernet.extract import PlainNetwork, extract
 from workers.context import JobContext
 from workers.datasets import dataset_reference
+from workers.figures import PublishedFigures, count_differing, settle_figures
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 from workers.weights import fetch_weights, load_weights
@@ -54,19 +58,22 @@ class SpecialiseJob:
         """Extract, measure, write, check; the files and figures appear with the end of the job."""
         torch.set_num_threads(self._num_threads)
         self._tell(context, "load")
-        subject = self._load(job.resource_id)
+        subject = self._load(job.resource_id, context)
         self._tell(context, "measure")
-        measured = {split: subject.measure(split) for split in Split}
+        figures = settle_figures(
+            subject.measure, partial(subject.recorded, self._database), statistics_id=subject.statistics_id
+        )
         self._tell(context, "bundle")
         with tempfile.TemporaryDirectory(prefix="nas-bundle-") as folder:
-            files = subject.write(Path(folder), measured)
+            files = subject.write(Path(folder), figures, context.check)
             self._tell(context, "publish")
             # A folder of this attempt's own: one that lost its lease must not replace another's files.
             place = f"subnets/{job.resource_id}/{token_hex(8)}"
-            published = [self._publish(place, file) for file in files]
+            published = [self._publish(place, file, context) for file in files]
 
         def finish(session: Session) -> None:
-            ids = {split: subject.record(session, evaluation) for split, evaluation in measured.items()}
+            ids = {split: subject.record(session, e) for split, e in figures.evaluations.items()}
+            add_event(session, job.id, "measured", figures.to_event())
             subnets.publish(
                 session,
                 job.resource_id,
@@ -81,21 +88,22 @@ class SpecialiseJob:
         context.check()
         context.report(step, _STEPS.index(step), len(_STEPS))
 
-    def _load(self, subnet_id: str) -> _Subject:
+    def _load(self, subnet_id: str, context: JobContext) -> _Subject:
         with self._database.session() as session:
             subnet = subnets.get(session, subnet_id).row
             trained = describe_supernet(session, supernets.get(session, subnet.supernet_id).row)
         data = dataset_reference(self._database, self._home, trained.row.dataset_id)
-        space = SPACES[trained.row.search_space]
         return _Subject(
             subnet_id,
             trained,
-            space.canonical(space.parse(subnet.architecture)),
-            data.load(),
+            trained.space.canonical(trained.space.parse(subnet.architecture)),
+            data.load(context.check),
             fetch_weights(self._artifacts, trained.weights_uri, trained.checkpoint),
+            context.check,
         )
 
-    def _publish(self, place: str, file: BundleFile) -> Artifact:
+    def _publish(self, place: str, file: BundleFile, context: JobContext) -> Artifact:
+        context.check()
         stored = self._artifacts.put(f"{place}/{file.name}", file.path)
         return Artifact(
             name=file.name,
@@ -116,21 +124,47 @@ class _Subject:
         architecture: Architecture,
         splits: DataSplits,
         weights: bytes,
+        stop_check: StopCheck,
     ) -> None:
         self._subnet_id = subnet_id
         self._trained = trained
         self._architecture = architecture
         self._data = ResizedSplits(splits)
         self._supernet = load_weights(trained.description, weights)
-        self._evaluator = SubnetEvaluator(self._supernet, self._data, checkpoint=trained.checkpoint)
+        self._evaluator = SubnetEvaluator(
+            self._supernet, self._data, checkpoint=trained.checkpoint, stop_check=stop_check
+        )
         self._statistics = self._evaluator.statistics(architecture)
         self._network: PlainNetwork = extract(self._supernet, architecture, self._statistics)
+
+    @property
+    def statistics_id(self) -> str:
+        """Names the batch-norm statistics by their content, and so the very network that is published."""
+        digest = hashlib.sha256()
+        for tensors in (self._statistics.means, self._statistics.variances):
+            for slot in sorted(tensors):
+                digest.update(tensors[slot].numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def measure(self, split: Split) -> Evaluation:
         """The accuracy of the extracted module, which is what the card promises."""
         return self._evaluator.measure(self._network, self._architecture, split)
 
-    def write(self, folder: Path, measured: dict[Split, Evaluation]) -> list[BundleFile]:
+    def recorded(self, database: Database, split: Split, calibration: str) -> Evaluation | None:
+        """What is recorded of this network with these weights on all of `split`."""
+        with database.session() as session:
+            row = evaluations.find(
+                session,
+                self._trained.row.id,
+                self._architecture.key,
+                checkpoint=self._trained.checkpoint,
+                split=split,
+                num_images=len(self._data.labels(split)),
+                calibration=calibration,
+            )
+        return None if row is None else evaluations.as_evaluation(row, self._architecture)
+
+    def write(self, folder: Path, figures: PublishedFigures, stop_check: StopCheck) -> list[BundleFile]:
         """The bundle's files; ArtifactError unless they reproduce the supernet and the card."""
         resolution = self._supernet.space.resolution_px(self._architecture)
         return write_bundle(
@@ -138,22 +172,23 @@ class _Subject:
             images_at=f"/v1/subnets/{self._subnet_id}/artifacts/{IMAGES}",
             network=self._network,
             supernet_logits=self._supernet_logits,
-            card=self._card(measured, resolution),
+            card=self._card(figures, resolution),
             check={
                 split: (self._data.images(split, resolution), self._data.labels(split)) for split in Split
             },
+            stop_check=stop_check,
         )
 
     @torch.no_grad()
     def _supernet_logits(self, images: torch.Tensor) -> torch.Tensor:
         return self._supernet(images, self._architecture, self._statistics)
 
-    def _card(self, measured: dict[Split, Evaluation], resolution: int) -> Card:
+    def _card(self, figures: PublishedFigures, resolution: int) -> Card:
         splits, row = self._data.splits, self._trained.row
         return Card(
             architecture=self._architecture,
             costs=counted_costs(self._network.layers),
-            evaluations=tuple(measured.values()),
+            evaluations=tuple(figures.evaluations.values()),
             batch_size=EVALUATION_BATCH_SIZE,
             preprocessing=Preprocessing(
                 resolution_px=resolution, mean=tuple(splits.mean), std=tuple(splits.std)
@@ -168,12 +203,16 @@ class _Subject:
         )
 
     def record(self, session: Session, evaluation: Evaluation) -> int:
-        """The evaluation's row; one measured before in the same way stands."""
-        figures = costs(
-            self._supernet.space,
-            self._architecture,
-            num_classes=self._trained.description.num_classes,
-            in_channels=self._trained.description.in_channels,
+        """The evaluation's row, which says what the card says."""
+        evaluation_id, is_new = evaluations.record(
+            session, self._trained.row.id, evaluation, self._trained.costs(self._architecture)
         )
-        evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, figures)
+        if not is_new:
+            standing = evaluations.as_evaluation(evaluations.get(session, evaluation_id), self._architecture)
+            if count_differing(evaluation, standing):
+                raise ArtifactError(
+                    f"another job has meanwhile recorded {standing.num_correct} of {standing.num_images} "
+                    f"{standing.split} images as classified rightly, the card of this one says "
+                    f"{evaluation.num_correct}; specialise the network again"
+                )
         return evaluation_id

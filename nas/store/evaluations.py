@@ -99,6 +99,27 @@ def get_many(session: Session, evaluation_ids: list[int]) -> list[EvaluationRow]
     return [rows[evaluation_id] for evaluation_id in evaluation_ids]
 
 
+def find(
+    session: Session,
+    supernet_id: str,
+    architecture_key: str,
+    *,
+    checkpoint: str,
+    split: Split,
+    num_images: int,
+    calibration: str,
+) -> EvaluationRow | None:
+    """The evaluation of one network measured in exactly this way."""
+    return session.scalar(
+        select(EvaluationRow).where(
+            *_is_measured_as(supernet_id, checkpoint, split),
+            EvaluationRow.architecture_key == architecture_key,
+            EvaluationRow.num_images == num_images,
+            EvaluationRow.calibration == calibration,
+        )
+    )
+
+
 def known(
     session: Session,
     supernet_id: str,

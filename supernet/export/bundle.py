@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nas.errors import ArtifactError
+from nas.ports import StopCheck, never_stop
 from supernet.export import verify
 from supernet.export.card import Card
 from supernet.export.gates import CheckImages, check_agreement, check_card, check_statistics
@@ -57,12 +58,14 @@ def write_bundle(
     card: Card,
     check: CheckImages,
     images_at: str | None = None,
+    stop_check: StopCheck = never_stop,
 ) -> list[BundleFile]:
     """The bundle's files, written to `folder`, which is made; the zip comes last, once all checks passed.
 
     `network` is what `extract` gave with statistics. `supernet_logits` is what it must reproduce: the
     supernet's own logits for normalised images. `check` are the images that `card` is about. Where
-    they are too large for the zip, `images_at` tells the reader of the card a path or URL.
+    they are too large for the zip, `images_at` tells the reader of the card a path or URL. `stop_check` is
+    called between the files and before each batch that is checked.
 
     Raises ArtifactError where the files do not reproduce the supernet's logits or the card's figures.
     """
@@ -71,15 +74,21 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     # So that a bundle that fails its checks cannot be taken for an earlier one that passed.
     (folder / ZIP).unlink(missing_ok=True)
-    contents = _write_contents(folder, network, card, check, images_at)
+    contents = _write_contents(folder, network, card, check, images_at, stop_check)
     _check_logits(folder, supernet_logits, check)
-    _check_figures(folder)
+    _check_figures(folder, stop_check)
+    stop_check()
     _write_zip(folder, [file for file in contents if file.is_in_zip])
     return [*contents, _bundle_file(folder, ZIP, is_in_zip=False)]
 
 
 def _write_contents(
-    folder: Path, network: PlainNetwork, card: Card, check: CheckImages, images_at: str | None
+    folder: Path,
+    network: PlainNetwork,
+    card: Card,
+    check: CheckImages,
+    images_at: str | None,
+    stop_check: StopCheck,
 ) -> list[BundleFile]:
     source = generate_source(network.layers, class_names=card.class_names, headline=card.headline())
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
@@ -87,7 +96,9 @@ def _write_contents(
     (folder / "model.safetensors").write_bytes(save(weights))
     (folder / "model.onnx").write_bytes(build_onnx(network).SerializeToString(deterministic=True))
     (folder / "verify.py").write_bytes(Path(verify.__file__).read_bytes())
+    stop_check()
     _write_images(folder / verify.IMAGES, check)
+    stop_check()
     names = ["model.py", "model.safetensors", "model.onnx", "verify.py", verify.IMAGES]
     are_images_in_zip = (folder / verify.IMAGES).stat().st_size <= MAX_IMAGES_IN_ZIP_BYTES
     _write_card(folder, card, names, None if are_images_in_zip else images_at, in_zip=are_images_in_zip)
@@ -138,10 +149,10 @@ def _check_logits(folder: Path, supernet_logits: Callable[[Tensor], Tensor], che
     )
 
 
-def _check_figures(folder: Path) -> None:
+def _check_figures(folder: Path, stop_check: StopCheck) -> None:
     """The very check that the bundle's reader runs."""
     try:
-        results = verify.verify(folder)
+        results = verify.verify(folder, before_batch=stop_check)
     except verify.MismatchError as error:
         raise ArtifactError(f"the bundle does not verify: {error}") from error
     problems = [problem for result in results for problem in result.problems()]

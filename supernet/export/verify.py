@@ -3,8 +3,9 @@
     python verify.py                     # in the unzipped folder
     python verify.py --images check.npz  # a path or an http(s) URL, where the bundle carries no images
 
-Exit status 0: every file is the published one, `model.py` classifies exactly as many images rightly as
-`card.json` says, and `model.onnx` as many to within 0.1 % of the images. 1: something differs.
+Exit status 0: every file is the published one, `model.py` classifies as many images rightly as
+`card.json` says, give or take those whose two best logits are so close that another machine's rounding
+decides them, and `model.onnx` as many to within 0.1 % of the images. 1: something differs.
 """
 
 from __future__ import annotations
@@ -59,11 +60,10 @@ class SplitResult:
     def problems(self) -> list[str]:
         """Each disagreement in a sentence."""
         found = []
-        if self.torch_correct != self.card_correct:
+        if abs(self.torch_correct - self.card_correct) > self.num_close_calls:
             found.append(
                 f"{self.split}: the card says {self.card_correct} of {self.num_images} correct, model.py got "
-                f"{self.torch_correct} ({self.num_close_calls} images are so close that another machine's "
-                "rounding may decide them)"
+                f"{self.torch_correct}; another machine's rounding may decide {self.num_close_calls} of them"
             )
         allowed = max(1, int(ONNX_TOLERANCE * self.num_images))
         if abs(self.onnx_correct - self.card_correct) > allowed:
@@ -172,7 +172,9 @@ def located_images(folder: Path, card: dict[str, Any], given: str | None) -> Ite
 # The check
 
 
-def verify(folder: Path, images: str | None = None) -> list[SplitResult]:
+def verify(
+    folder: Path, images: str | None = None, before_batch: Callable[[], None] = lambda: None
+) -> list[SplitResult]:
     """The results on every split of the card; raises MismatchError where a file is not the published one."""
     card = read_card(folder)
     check_files(folder, card)
@@ -181,7 +183,14 @@ def verify(folder: Path, images: str | None = None) -> list[SplitResult]:
         check_sha256(path, card, IMAGES)
         with np.load(path, allow_pickle=False) as arrays:
             return [
-                check_split(split, arrays[f"{split}_images"], arrays[f"{split}_labels"], card, models)
+                check_split(
+                    split,
+                    arrays[f"{split}_images"],
+                    arrays[f"{split}_labels"],
+                    card,
+                    models,
+                    before_batch,
+                )
                 for split in card["accuracy"]
             ]
 
@@ -192,6 +201,7 @@ def check_split(
     labels: np.ndarray,
     card: dict[str, Any],
     models: tuple[Classifier, Classifier],
+    before_batch: Callable[[], None] = lambda: None,
 ) -> SplitResult:
     """What the two models make of one split, in the batches in which it was measured."""
     expected = card["accuracy"][split]
@@ -203,6 +213,7 @@ def check_split(
     max_difference = 0.0
     batch_size = card["verification"]["batch_size"]
     for start in range(0, len(labels), batch_size):
+        before_batch()
         images = preprocess(torch.from_numpy(pixels[start : start + batch_size]), card)
         truth = torch.from_numpy(labels[start : start + batch_size])
         by_torch, by_onnx = (classify(images) for classify in models)

@@ -308,3 +308,44 @@ def test_a_failed_bundle_leaves_no_old_zip(example, tmp_path):
     with pytest.raises(ArtifactError):
         write(tmp_path, example, supernet_logits=lambda images: example.supernet_logits(images) + 1)
     assert not (tmp_path / "bundle.zip").exists()
+
+
+def test_stopped_before_any_of_its_steps_it_leaves_no_zip(example, tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    asked = []
+
+    def count():
+        asked.append(None)
+
+    write(tmp_path / "whole", example, stop_check=count)
+    # Before and after the images, before each split's only batch, and before the zip.
+    assert len(asked) == 5
+    for last in range(len(asked)):
+        left = [None] * last
+
+        def stop(left=left):
+            if not left:
+                raise StoppedError
+            left.pop()
+
+        with pytest.raises(StoppedError):
+            write(tmp_path / "cut", example, stop_check=stop)
+        assert not (tmp_path / "cut" / "bundle.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("difference", "num_close_calls", "is_told"), [(1, 0, True), (1, 1, False), (3, 2, True)]
+)
+def test_only_rounding_excuses_a_count_that_is_not_the_cards(difference, num_close_calls, is_told):
+    result = verify.SplitResult(
+        split="test",
+        num_images=1000,
+        card_correct=900,
+        torch_correct=900 - difference,
+        onnx_correct=900,
+        max_difference=0.0,
+        num_close_calls=num_close_calls,
+    )
+    assert bool(result.problems()) is is_told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ from PIL import Image
 from nas.errors import DatasetError
 from nas.job import JobState
 from supernet.data import SplitPlan
-from workers.datasets import DatasetReference, dataset_reference, import_splits
+from tests.workers.conftest import drained_when
+from workers.datasets import DatasetReference, cache_folder, dataset_reference, import_splits
+from workers.wiring import build_service
 
 NUM_IMAGES = 60
 
@@ -86,6 +89,55 @@ def test_a_changed_source_fails_the_training_with_that_message(site, tmp_path):
     job = site.queue.get(supernet.job.id)
     assert job.state is JobState.FAILED
     assert f"the images of data set {dataset.row.id} have changed since it was registered" in job.error
+
+
+class StoppedError(Exception):
+    """In place of a cancel."""
+
+
+def test_stopped_at_any_image_an_import_ends_there_and_leaves_nothing(reference, tmp_path):
+    asked = []
+    replace(reference, cache=tmp_path / "whole").load(lambda: asked.append(None))
+    # Each image's header, its pixels and its fingerprint; the file, the statistics, seven arrays.
+    assert len(asked) == 3 * NUM_IMAGES + 9
+    for last in (0, 1, NUM_IMAGES, 2 * NUM_IMAGES + 5, len(asked) - 3, len(asked) - 1):
+        left = [None] * last
+
+        def stop(left=left):
+            if not left:
+                raise StoppedError
+            left.pop()
+
+        with pytest.raises(StoppedError):
+            replace(reference, cache=tmp_path / "cut" / "cache").load(stop)
+        assert list((tmp_path / "cut").glob("**/*.npy")) == []
+        assert list((tmp_path / "cut").glob(".*")) == []
+
+
+def test_an_import_that_is_cancelled_ends_within_seconds(site, tmp_path):
+    """Half the images are tiny and so decide the size; the others take long to decode."""
+    file = io.BytesIO()
+    Image.effect_noise((2048, 2048), 50).save(file, format="JPEG")
+    images = [{"bytes": data, "path": None} for data in (png(0), png(1), file.getvalue()) for _ in range(500)]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": images, "label": [i % 3 for i in range(len(images))]}), path)
+    dataset = site.add_dataset({"kind": "parquet", "train": str(path)})
+    told = []
+
+    def cancel_once_it_runs() -> bool:
+        job = site.queue.get(dataset.job.id)
+        if not told and job.progress is not None:
+            told.append(time.monotonic())
+            site.queue.request_cancel(dataset.job.id)
+        return job.state.is_terminal
+
+    service = build_service(site.settings(), site.database)
+    with drained_when(service, cancel_once_it_runs, timeout_s=60):
+        service.run()
+    assert site.queue.get(dataset.job.id).state is JobState.CANCELLED
+    # The import itself takes several times as long.
+    assert time.monotonic() - told[0] < 5
+    assert not cache_folder(site.home, dataset.row.id).exists()
 
 
 def test_a_missing_source_fails_the_import_with_its_path(site, tmp_path):

@@ -186,6 +186,22 @@ def test_a_draining_worker_saves_the_step_it_stands_at(plan, left_alone):
     assert_same_bits(final_state(plan), left_alone[0])
 
 
+def test_drained_amid_an_epochs_probe_it_tells_that_epoch_when_it_goes_on(plan, left_alone):
+    plan = plan("run", interval_s=1000.0)
+
+    class DrainedInProbe(Watcher):
+        def check(self):
+            raise WorkerDrainingError("between two batches")
+
+    with pytest.raises(WorkerDrainingError):
+        run(plan, DrainedInProbe())
+    # The first epoch's point was not told, so nothing may say that it was trained.
+    assert latest_checkpoint(plan.checkpoints) is None
+    watcher = run(plan)
+    assert probes(watcher) == probes(left_alone[1])
+    assert_same_bits(final_state(plan), left_alone[0])
+
+
 @pytest.fixture(scope="module")
 def interrupted(digits, tmp_path_factory):
     """The checkpoints of a run that ended in its sixth step."""

@@ -1,0 +1,61 @@
+"""A training job that is killed again and again: it ends as long as each attempt gets further."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from nas.job import JobState
+from tests.workers.conftest import RECIPE
+from workers.training_job import JobObserver
+
+NUM_EPOCHS = 7
+
+
+class Killed(BaseException):
+    """In place of kill -9: nothing that the worker could do about it runs."""
+
+
+def work_until_killed(site, job_id):
+    with pytest.raises(Killed):
+        site.work([job_id])
+    with site.database.begin() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+
+
+def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(site, monkeypatch):
+    dataset = site.add_dataset()
+    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": NUM_EPOCHS})
+    site.work([dataset.job.id])
+    on_checkpoint = JobObserver.on_checkpoint
+
+    def die_once_saved(self, step):
+        on_checkpoint(self, step)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobObserver, "on_checkpoint", die_once_saved)
+        for _ in range(NUM_EPOCHS - 1):
+            work_until_killed(site, supernet.job.id)
+    site.work([supernet.job.id])
+    job = site.queue.get(supernet.job.id)
+    assert (job.state, job.error, job.attempt) == (JobState.SUCCEEDED, None, NUM_EPOCHS)
+    steps = [payload["step"] for payload in site.event_payloads(supernet.job.id, "resumed")]
+    assert steps == [4 * epoch for epoch in range(1, NUM_EPOCHS)]
+
+
+def test_killed_in_every_first_epoch_it_is_given_up(site, monkeypatch):
+    dataset = site.add_dataset()
+    supernet = site.add_supernet(dataset.row.id)
+    site.work([dataset.job.id])
+
+    def die(self, done, total):
+        raise Killed
+
+    monkeypatch.setattr(JobObserver, "on_step", die)
+    for _ in range(5):
+        work_until_killed(site, supernet.job.id)
+    site.work([supernet.job.id])
+    job = site.queue.get(supernet.job.id)
+    assert (job.state, job.attempt) == (JobState.FAILED, 5)
+    assert job.error.startswith("killed its worker 5 times in a row without getting further")
