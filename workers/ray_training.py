@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import ray
@@ -17,7 +16,7 @@ from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
 from workers.context import WorkerDrainingError
-from workers.training import Observer, TrainingPlan, train
+from workers.training import Observer, TrainingPlan, check_shares, train
 
 _POLL_S = 1.0
 _RESTARTS = 3
@@ -32,6 +31,7 @@ class NoticeBoard:
         self._progress: tuple[int, int] | None = None
         self._notices: list[tuple[str, tuple[Any, ...]]] = []
         self._is_stopped = False
+        self._error: str | None = None
 
     def tell_progress(self, done: int, total: int) -> bool:
         """Note how far the run is; whether it is to stop."""
@@ -45,6 +45,19 @@ class NoticeBoard:
     def stop(self) -> None:
         """Ask the run to stop."""
         self._is_stopped = True
+
+    def fail(self, error: str) -> None:
+        """Note an error that another try would meet again, and have the other ranks not try."""
+        self._error = self._error or error
+        self._is_stopped = True
+
+    def is_stopped(self) -> bool:
+        """Whether the run is to stop."""
+        return self._is_stopped
+
+    def error(self) -> str | None:
+        """The first error that a rank met."""
+        return self._error
 
     def collect(self) -> tuple[tuple[int, int] | None, list[tuple[str, tuple[Any, ...]]]]:
         """Everything told since the last call."""
@@ -101,6 +114,8 @@ def train_on_ray(
             f"num_workers {num_workers} is more than the {num_cpus} CPUs that Ray has; "
             "ask for fewer, or add machines to the cluster"
         )
+    # Ray would try three times what fails each time.
+    check_shares(plan, num_workers=num_workers)
     board = NoticeBoard.remote()
     trainer = TorchTrainer(
         _train_rank,
@@ -108,7 +123,8 @@ def train_on_ray(
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(
-            storage_path=str(plan.checkpoints.parent / "ray"),
+            # Beside the run's own checkpoints, and so removed with them.
+            storage_path=str(plan.checkpoints / "ray"),
             failure_config=FailureConfig(max_failures=_RESTARTS),
         ),
     )
@@ -120,6 +136,7 @@ def train_on_ray(
             _forward(board, observer)
             check()
         _forward(board, observer)
+        told = ray.get(board.error.remote())
     except BaseException:
         ray.get(board.stop.remote())
         # Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.
@@ -127,6 +144,8 @@ def train_on_ray(
         raise
     finally:
         ray.kill(board)
+    if told is not None:
+        raise NasError(told)
     if fit.error is not None:
         raise NasError(f"the Ray Train workers failed: {fit.error}") from fit.error
 
@@ -157,6 +176,16 @@ def _forward(board: Any, observer: Observer) -> None:
 def _train_rank(config: dict[str, Any]) -> None:
     collective = TorchCollective()
     plan: TrainingPlan = config["plan"]
-    # To Ray an exception would be a failure, after which it starts all ranks again.
-    with suppress(WorkerDrainingError):
-        train(plan, collective=collective, observer=_BoardObserver(config["board"], collective))
+    board = config["board"]
+    # To Ray an exception is a failure, after which it starts all ranks again: in vain, once one has told
+    # of an error or all have been asked to stop.
+    if ray.get(board.is_stopped.remote()):
+        return
+    try:
+        train(plan, collective=collective, observer=_BoardObserver(board, collective))
+    except WorkerDrainingError:
+        return
+    except NasError as error:
+        ray.get(board.fail.remote(str(error)))
+        # Raised all the same: the ranks that met no error wait for this one.
+        raise

@@ -85,6 +85,15 @@ def train(plan: TrainingPlan, *, collective: Collective, observer: Observer) -> 
     return _Run(plan, collective=collective, observer=observer).finish()
 
 
+def check_shares(plan: TrainingPlan, *, num_workers: int) -> None:
+    """Raise what every rank would raise before its first step; the plan's images must be here."""
+    recipe = recipe_from_json(plan.recipe)
+    batches = training_batches(plan, plan.data.load(), recipe.batch_size)
+    batches.batch(0, rank=0, world_size=num_workers)
+    space = plan.supernet.build().space
+    build_stack(recipe, space, steps_per_epoch=batches.steps_per_epoch, seed=plan.seed)
+
+
 class _Run:
     def __init__(self, plan: TrainingPlan, *, collective: Collective, observer: Observer) -> None:
         self._plan = plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from secrets import token_hex
 
 import ray
 
@@ -61,10 +62,23 @@ def ensure_ray(num_cpus_needed: int = 1) -> None:
     else:
         # Actors that measure are counted as a CPU each: with fewer CPUs some would never start.
         num_cpus = max(os.cpu_count() or 1, num_cpus_needed)
+        _lock_local_ray()
         ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
     # Ray takes the signals for itself; a worker that is told to stop has a job to give back first.
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def _lock_local_ray() -> None:
+    """Have the local Ray take commands from this process and its children alone.
+
+    Ray listens on every interface and cannot be told otherwise, and whoever reaches it may run anything.
+    So every call must carry a token, which lives in the environment: left to itself Ray would write one
+    to the user's home, for all clusters and readable by others.
+    """
+    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
+    # Unset means token authentication, and is the one spelling that Ray still heeds after its import.
+    os.environ.pop("RAY_AUTH_MODE", None)
 
 
 def _evaluator_factory(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas.errors import InvalidRequestError, NasError
 from nas.job import JobState
 from nas.store import supernets
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
@@ -109,6 +110,25 @@ def test_where_a_rank_dies_all_go_on_from_the_checkpoint(digits, tmp_path, local
     assert differences == ()
     assert [point.epoch for point in watcher.points] == list(range(RECIPE["epochs"]))
     assert load_checkpoint(latest_checkpoint(plan.checkpoints)).step == NUM_STEPS
+
+
+def test_what_no_rank_could_do_is_told_before_any_starts(digits, tmp_path, local_ray):
+    plan = replace(plan_of(digits, tmp_path / "run"), recipe={**RECIPE, "batch_size": 255})
+    started = time.monotonic()
+    with pytest.raises(InvalidRequestError, match="a batch of 255 cannot be shared evenly by 2 workers"):
+        train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
+    assert time.monotonic() - started < 5
+    assert not (plan.checkpoints / "ray").exists()
+
+
+def test_an_error_of_the_users_on_the_ranks_is_told_once_and_not_tried_again(digits, tmp_path, local_ray):
+    # A checkpoint of another run, which every rank refuses at its start.
+    other = replace(plan_of(digits, tmp_path / "run"), seed=4, recipe={**RECIPE, "epochs": 1})
+    train(other, collective=SingleProcess(), observer=Patient())
+    plan = plan_of(digits, tmp_path / "run")
+    with pytest.raises(NasError, match="belongs to another run") as raised:
+        train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
+    assert "Traceback" not in str(raised.value)
 
 
 def test_cancelled_it_stops_within_seconds_and_leaves_no_rank(digits, tmp_path, local_ray):

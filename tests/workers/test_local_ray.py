@@ -1,0 +1,58 @@
+"""The local Ray: nobody but the process that started it and its children can command it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+import ray
+
+# What a stranger on the network would do: ask the cluster's head for anything at all.
+JOIN = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1])
+    print("joined")
+except AuthenticationError:
+    print("refused")
+"""
+
+
+def join(home, **variables: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, ray.get_runtime_context().gcs_address],
+        env={**kept, "HOME": str(home), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_ray_refuses_whoever_has_not_this_clusters_token(local_ray, tmp_path):
+    assert join(tmp_path, RAY_AUTH_MODE="disabled") == "refused"
+    assert join(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64) == "refused"
+    # That it is the token which is missing, and not the cluster:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert join(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "joined"
+
+
+def test_rays_http_ports_ask_for_the_token(local_ray):
+    agents = [p for p in psutil.Process().children(recursive=True) if "RuntimeEnvAgent" in p.name()]
+    (listening,) = [c for p in agents for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    request = urllib.request.Request(
+        f"http://{listening.laddr.ip}:{listening.laddr.port}/get_or_create_runtime_env", data=b""
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
+    with refused.value:
+        assert refused.value.code == 401
