@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.settings import ApiSettings
 from nas.errors import NasError
+from nas.logs import configure_logging
 from nas.store.database import Database
 
 _GRACE_S = 10
@@ -41,12 +42,15 @@ def make_server(settings: ApiSettings) -> Server:
         port=settings.port,
         timeout_graceful_shutdown=_GRACE_S,
         server_header=False,
+        # Uvicorn's own loggers then pass their lines on to ours.
+        log_config=None,
     )
     return Server(config, app)
 
 
 def main() -> int:
     """Exit code 2 for settings that cannot be used, 1 when the service did not start."""
+    configure_logging()
     try:
         settings = ApiSettings()
     except ValidationError as error:

@@ -10,6 +10,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from nas.errors import NasError
+from nas.logs import configure_logging
 from nas.store.database import Database, migrate
 from workers.settings import WorkerSettings
 from workers.wiring import build_service
@@ -17,10 +18,7 @@ from workers.wiring import build_service
 
 def main() -> int:
     """Run until told to stop; 0 after a clean stop, 1 when it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # Everybody's INFO would bury ours.
-    for noisy in ("alembic", "ray", "sqlalchemy"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure_logging()
     try:
         settings = WorkerSettings()
         migrate(settings.database_url)

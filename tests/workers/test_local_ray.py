@@ -8,7 +8,6 @@ import sys
 import urllib.error
 import urllib.request
 
-import psutil
 import pytest
 import ray
 
@@ -47,11 +46,8 @@ def test_ray_refuses_whoever_has_not_this_clusters_token(local_ray, tmp_path):
 
 
 def test_rays_http_ports_ask_for_the_token(local_ray):
-    agents = [p for p in psutil.Process().children(recursive=True) if "RuntimeEnvAgent" in p.name()]
-    (listening,) = [c for p in agents for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    request = urllib.request.Request(
-        f"http://{listening.laddr.ip}:{listening.laddr.port}/get_or_create_runtime_env", data=b""
-    )
+    address = ray._private.worker.global_worker.node.runtime_env_agent_address
+    request = urllib.request.Request(f"{address}/get_or_create_runtime_env", data=b"")
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
     with refused.value:
