@@ -20,6 +20,8 @@ from workers.context import JobCancelledError, JobContext, WorkerDrainingError
 
 logger = logging.getLogger(__name__)
 
+_TIDY_EVERY_S = 600.0
+
 Finish = Callable[[Session], None]
 """Writes a job's last results in the transaction that ends it."""
 
@@ -36,12 +38,21 @@ class WorkerService:
     """One worker process: one job at a time."""
 
     def __init__(
-        self, queue: JobQueue, runners: Mapping[JobKind, JobRunner], *, lease_s: float, poll_s: float
+        self,
+        queue: JobQueue,
+        runners: Mapping[JobKind, JobRunner],
+        *,
+        lease_s: float,
+        poll_s: float,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
+        """`tidy` is called while there is no job, at the start and now and then."""
         self._queue = queue
         self._runners = runners
         self._lease_s = lease_s
         self._poll_s = poll_s
+        self._tidy = tidy
+        self._tidied_at: float | None = None
         self._draining = threading.Event()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -59,8 +70,20 @@ class WorkerService:
                 logger.warning("the database does not answer: %s", error.orig)
                 has_worked = False
             if not has_worked:
+                self._tidy_if_due()
                 # Not `wait`: the signal handler that drains may interrupt it while it holds the event's lock.
                 time.sleep(self._poll_s)
+
+    def _tidy_if_due(self) -> None:
+        now = time.monotonic()
+        if self._tidied_at is not None and now - self._tidied_at < _TIDY_EVERY_S:
+            return
+        self._tidied_at = now
+        try:
+            self._tidy()
+        except Exception:
+            # What is left over takes up room and does no other harm: the next time will do.
+            logger.exception("tidying up failed")
 
     def _work_once(self) -> bool:
         self._queue.sweep()

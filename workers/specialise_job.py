@@ -69,7 +69,11 @@ class SpecialiseJob:
             self._tell(context, "publish")
             # A folder of this attempt's own: one that lost its lease must not replace another's files.
             place = f"subnets/{job.resource_id}/{token_hex(8)}"
-            published = [self._publish(place, file, context) for file in files]
+            try:
+                published = [self._publish(place, file, context) for file in files]
+            except Exception:
+                self._artifacts.delete_folder(place)
+                raise
 
         def finish(session: Session) -> None:
             ids = {split: subject.record(session, e) for split, e in figures.evaluations.items()}

@@ -31,6 +31,9 @@ from workers.service import Finish
 from workers.training import TrainingPlan, train
 from workers.weights import SupernetDescription, publish_weights
 
+CHECKPOINTS = "checkpoints"
+"""Below a worker's home; in it a folder for each supernet in training."""
+
 
 class TrainingJob:
     """Trains a supernet and publishes its weights."""
@@ -79,7 +82,7 @@ class TrainingJob:
             data=data,
             recipe=row.recipe,
             seed=row.seed,
-            checkpoints=self._home / "checkpoints" / row.id,
+            checkpoints=checkpoint_folder(self._home, row.id),
             num_threads=max(1, self._num_threads // row.num_workers),
             elapsed_before_s=(datetime.now(UTC) - started).total_seconds(),
         )
@@ -144,6 +147,11 @@ class JobObserver:
         payload = {"step": step, "is_exact": not differences, "differences": list(differences)}
         with self._context.transaction() as session:
             add_event(session, self._job_id, "resumed", payload)
+
+
+def checkpoint_folder(home: Path, supernet_id: str) -> Path:
+    """Where a machine keeps what the supernet's training is resumed from."""
+    return home / CHECKPOINTS / supernet_id
 
 
 def _discard(checkpoints: Path) -> None:

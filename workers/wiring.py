@@ -15,6 +15,7 @@ from nas.store.database import Database
 from nas.store.jobs import JobQueue
 from workers.datasets import DatasetImport, dataset_reference
 from workers.evaluation_pool import RayEvaluator
+from workers.leftovers import Leftovers
 from workers.search_job import OpenEvaluator, SearchJob
 from workers.service import JobRunner, WorkerService
 from workers.settings import WorkerSettings
@@ -48,7 +49,11 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
             database, artifacts, settings.home, num_threads=settings.num_threads
         ),
     }
-    return WorkerService(JobQueue(database), runners, lease_s=settings.lease_s, poll_s=settings.poll_s)
+    queue = JobQueue(database)
+    leftovers = Leftovers(queue, database, artifacts, settings.home)
+    return WorkerService(
+        queue, runners, lease_s=settings.lease_s, poll_s=settings.poll_s, tidy=leftovers.remove
+    )
 
 
 def ensure_ray(num_cpus_needed: int = 1) -> None:

@@ -74,6 +74,24 @@ class ArtifactStore:
         with suppress(FileNotFoundError):
             self._fs.rm_file(path)
 
+    def key_of(self, uri: str) -> str:
+        """The key under which the bytes were stored; ArtifactError where they lie in another store."""
+        return self._path_of(uri).removeprefix(f"{self._root}/")
+
+    def folders(self, key: str) -> list[str]:
+        """The keys of the folders directly below `key`, sorted; none where there is nothing."""
+        try:
+            entries = self._fs.ls(self._path(key), detail=True)
+        except FileNotFoundError:
+            return []
+        paths = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
+        return sorted(f"{key}/{path.rpartition('/')[2]}" for path in paths)
+
+    def delete_folder(self, key: str) -> None:
+        """Remove the folder and everything in it; nothing happens if it is gone already."""
+        with suppress(FileNotFoundError):
+            self._fs.rm(self._path(key), recursive=True)
+
     @property
     def _is_local(self) -> bool:
         return isinstance(self._fs, LocalFileSystem)

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, or_, select, tuple_
+from sqlalchemy import Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from nas.errors import ConflictError, NotFoundError
@@ -86,6 +86,28 @@ class JobQueue:
             query = query.where(JobRow.state.in_(states))
         with self._database.session() as session:
             return [as_job(row) for row in session.scalars(query)]
+
+    def ended(self, kind: JobKind, *, within_s: float | None = None) -> Sequence[Job]:
+        """Jobs that may have left something behind: ended, and not at their first attempt in success.
+
+        `within_s` looks at the last so many seconds alone.
+        """
+        ends = [state for state in JobState if state.is_terminal]
+        left = or_(JobRow.state != JobState.SUCCEEDED, JobRow.attempt > 1)
+        query = select(JobRow).where(JobRow.kind == kind, JobRow.state.in_(ends), JobRow.attempt > 0, left)
+        if within_s is not None:
+            query = query.where(JobRow.ended_at > func.clock_timestamp() - timedelta(seconds=within_s))
+        with self._database.session() as session:
+            return [as_job(row) for row in session.scalars(query)]
+
+    def have_ended(self, kind: JobKind, resource_ids: Collection[str]) -> set[str]:
+        """Those of the resources whose job has ended; one that this database does not know has not."""
+        ends = [state for state in JobState if state.is_terminal]
+        query = select(JobRow.resource_id).where(
+            JobRow.kind == kind, JobRow.resource_id.in_(resource_ids), JobRow.state.in_(ends)
+        )
+        with self._database.session() as session:
+            return set(session.scalars(query))
 
     def claim(self, worker: str, *, lease_s: float, kinds: Collection[JobKind] | None = None) -> Lease | None:
         """The oldest job that can start, now leased to `worker`; None when there is none."""

@@ -110,6 +110,11 @@ def artifact(session: Session, subnet_id: str, name: str) -> Artifact:
     return _as_artifact(row)
 
 
+def published_uris(session: Session, subnet_id: str) -> set[str]:
+    """Where the bundle's bytes lie."""
+    return set(session.scalars(select(ArtifactRow.uri).where(ArtifactRow.subnet_id == subnet_id)))
+
+
 def _record_artifact(session: Session, subnet_id: str, artifact: Artifact) -> None:
     values = asdict(artifact)
     statement = insert(ArtifactRow).values(subnet_id=subnet_id, **values)

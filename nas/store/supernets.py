@@ -95,6 +95,12 @@ def set_weights(
     session.flush()
 
 
+def published_uris(session: Session, supernet_id: str) -> set[str]:
+    """Where the weights' bytes lie; empty before training ends."""
+    uri = get_row(session, SupernetRow, supernet_id, noun="supernet").weights_uri
+    return set() if uri is None else {uri}
+
+
 def record_point(session: Session, supernet_id: str, point: TrainingPoint) -> None:
     """Add a point to the curves; an epoch trained again after a resume replaces its own."""
     values = asdict(point)

@@ -86,3 +86,29 @@ def test_a_put_that_fails_leaves_the_old_bytes_and_no_rubbish(tmp_path, monkeypa
         store.put("sub_a/card.json", b"new")
     assert b"".join(store.open(uri)) == b"old"
     assert [path.name for path in (tmp_path / "sub_a").iterdir()] == ["card.json"]
+
+
+def test_folders_are_listed_by_their_keys_and_removed_whole(store):
+    kept = store.put("subnets/sub_a/t1/model.py", b"1")
+    gone = [store.put(f"subnets/sub_a/t2/{name}", b"2") for name in ("model.py", "card.json")]
+    store.put("subnets/sub_a/loose", b"3")
+    store.put("subnets/sub_b/t3/model.py", b"4")
+    assert store.folders("subnets/sub_a") == ["subnets/sub_a/t1", "subnets/sub_a/t2"]
+    assert store.folders("subnets/sub_none") == []
+    store.delete_folder("subnets/sub_a/t2")
+    store.delete_folder("subnets/sub_a/t2")
+    assert store.folders("subnets/sub_a") == ["subnets/sub_a/t1"]
+    assert [store.exists(file.uri) for file in (kept, *gone)] == [True, False, False]
+
+
+def test_the_key_of_a_uri_is_the_one_it_was_stored_under(store):
+    assert store.key_of(store.put("subnets/sub_a/t1/model.py", b"1").uri) == "subnets/sub_a/t1/model.py"
+    with pytest.raises(ArtifactError, match="does not lie in this artefact store"):
+        store.key_of("file:///elsewhere/model.py")
+
+
+@pytest.mark.parametrize("key", ["..", "subnets/..", "/etc", "", ".hidden"])
+def test_no_folder_outside_the_root_is_listed_or_removed(store, key):
+    for act in (store.folders, store.delete_folder):
+        with pytest.raises(ArtifactError, match="not allowed"):
+            act(key)

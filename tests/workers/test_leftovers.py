@@ -1,0 +1,175 @@
+"""What lost attempts leave is removed, and nothing that a row points to or a live attempt may want."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from nas.job import JobKind, JobState
+from nas.store import supernets
+from nas.store.artifacts import ArtifactStore
+from nas.store.subnets import Artifact
+from tests.workers.conftest import SPACE, drained_when
+from workers.leftovers import Leftovers
+from workers.training_job import checkpoint_folder
+from workers.wiring import build_service
+
+
+@pytest.fixture
+def leftovers(site) -> Leftovers:
+    return Leftovers(site.queue, site.database, site.artifacts, site.home)
+
+
+@pytest.fixture
+def supernet(site):
+    """Its data set counts as imported, its training waits."""
+    dataset = site.add_dataset()
+    site.queue.succeed(site.queue.claim("w", lease_s=60, kinds=[JobKind.IMPORT_DATASET]))
+    return site.add_supernet(dataset.row.id)
+
+
+@pytest.fixture
+def subnet(site, supernet):
+    """Its supernet counts as trained, its job waits."""
+    site.queue.succeed(site.queue.claim("w", lease_s=60, kinds=[JobKind.TRAIN]))
+    return site.add_subnet(supernet.row.id, SPACE.smallest())
+
+
+def claim(site, kind):
+    return site.queue.claim("w", lease_s=60, kinds=[kind])
+
+
+def lose(site):
+    """The worker of whatever runs dies."""
+    with site.database.begin() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+    site.queue.sweep()
+
+
+def put(site, resource, place, attempt, name):
+    """A file that an attempt writes."""
+    return site.artifacts.put(f"{place}/{resource.row.id}/{attempt}/{name}", attempt.encode())
+
+
+def publish_bundle(site, subnet, lease, stored):
+    artifact = Artifact(
+        name="model.py",
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        media_type="text/x-python",
+        uri=stored.uri,
+    )
+    with site.queue.leased(lease) as session:
+        session.execute(
+            text(
+                "INSERT INTO artifacts (subnet_id, name, size_bytes, sha256, media_type, uri)"
+                " VALUES (:s, :n, 1, :h, 'x', :u)"
+            ),
+            {"s": subnet.row.id, "n": artifact.name, "h": artifact.sha256, "u": artifact.uri},
+        )
+        site.queue.succeed(lease, session)
+
+
+def test_files_of_a_lost_attempt_go_once_the_job_has_ended_and_the_published_stay(site, subnet, leftovers):
+    claim(site, JobKind.SPECIALISE)
+    lost = put(site, subnet, "subnets", "first", "model.py")
+    lose(site)
+    leftovers.remove()
+    assert site.artifacts.exists(lost.uri)
+    lease = claim(site, JobKind.SPECIALISE)
+    kept = put(site, subnet, "subnets", "second", "model.py")
+    leftovers.remove()
+    # The second attempt is at work, and nobody can tell from outside which folder is its own.
+    assert site.artifacts.exists(lost.uri)
+    publish_bundle(site, subnet, lease, kept)
+    leftovers.remove()
+    assert not site.artifacts.exists(lost.uri)
+    assert b"".join(site.artifacts.open(kept.uri)) == b"second"
+    # A worker back from the dead finishes its file: a later look meets it.
+    late = put(site, subnet, "subnets", "first", "card.json")
+    leftovers.remove()
+    assert site.artifacts.folders(f"subnets/{subnet.row.id}") == [f"subnets/{subnet.row.id}/second"]
+    assert not site.artifacts.exists(late.uri)
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_nothing_is_left_of_a_job_that_published_nothing(site, subnet, leftovers, end):
+    lease = claim(site, JobKind.SPECIALISE)
+    put(site, subnet, "subnets", "only", "model.py")
+    if end == "fail":
+        site.queue.fail(lease, "does not reproduce its card")
+    else:
+        site.queue.request_cancel(subnet.job.id)
+        site.queue.cancelled(lease)
+    leftovers.remove()
+    assert site.artifacts.folders(f"subnets/{subnet.row.id}") == []
+
+
+def test_weights_of_a_lost_attempt_go_and_the_published_stay(site, supernet, leftovers):
+    claim(site, JobKind.TRAIN)
+    lost = put(site, supernet, "supernets", "first", "weights.safetensors")
+    lose(site)
+    lease = claim(site, JobKind.TRAIN)
+    kept = put(site, supernet, "supernets", "second", "weights.safetensors")
+    with site.queue.leased(lease) as session:
+        supernets.set_weights(
+            session, supernet.row.id, checkpoint=kept.sha256, weights_uri=kept.uri, calibration="c"
+        )
+        site.queue.succeed(lease, session)
+    leftovers.remove()
+    assert [site.artifacts.exists(file.uri) for file in (lost, kept)] == [False, True]
+
+
+def test_where_the_files_were_published_to_another_store_nothing_is_removed(
+    site, subnet, leftovers, tmp_path
+):
+    claim(site, JobKind.SPECIALISE)
+    lose(site)
+    lease = claim(site, JobKind.SPECIALISE)
+    copied = put(site, subnet, "subnets", "second", "model.py")
+    before = ArtifactStore(str(tmp_path / "before")).put(f"subnets/{subnet.row.id}/second/model.py", b"2")
+    publish_bundle(site, subnet, lease, before)
+    leftovers.remove()
+    assert site.artifacts.exists(copied.uri)
+
+
+def test_files_of_a_subnet_that_this_database_does_not_know_are_not_ours_to_remove(site, leftovers):
+    stored = site.artifacts.put("subnets/sub_of_another/t/model.py", b"1")
+    leftovers.remove()
+    assert site.artifacts.exists(stored.uri)
+
+
+@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
+def test_checkpoints_stay_while_the_training_may_go_on_and_go_with_its_end(site, supernet, leftovers, end):
+    folder = checkpoint_folder(site.home, supernet.row.id)
+    (folder / "step-0000000004").mkdir(parents=True)
+    (folder / "ray" / "TorchTrainer_x").mkdir(parents=True)
+    strange = checkpoint_folder(site.home, "sn_of_another")
+    strange.mkdir()
+    leftovers.remove()
+    assert (folder / "step-0000000004").is_dir()
+    claim(site, JobKind.TRAIN)
+    leftovers.remove()
+    lose(site)
+    leftovers.remove()
+    assert (folder / "step-0000000004").is_dir()
+    lease = claim(site, JobKind.TRAIN)
+    if end is JobState.CANCELLED:
+        site.queue.request_cancel(supernet.job.id)
+    if end is JobState.FAILED:
+        site.queue.fail(lease, "diverged")
+    else:
+        site.queue.succeed(lease)
+    assert site.queue.get(supernet.job.id).state is end
+    leftovers.remove()
+    assert not folder.exists()
+    assert strange.is_dir()
+
+
+def test_a_worker_with_nothing_to_do_tidies_up(site, supernet):
+    folder = checkpoint_folder(site.home, supernet.row.id)
+    folder.mkdir(parents=True)
+    site.queue.fail(claim(site, JobKind.TRAIN), "diverged")
+    service = build_service(site.settings(), site.database)
+    with drained_when(service, lambda: not folder.exists(), timeout_s=20):
+        service.run()
