@@ -26,7 +26,10 @@ class Evaluation:
     split: Split
     num_images: int
     calibration: str
-    """Which training images gave the batch-norm statistics, and in what batches."""
+    """Which training images gave the batch-norm statistics, and in what batches.
+
+    Where a published network's figures are its own and not the search's, also which statistics.
+    """
     num_correct: int
     per_class_correct: tuple[int, ...]
     per_class_images: tuple[int, ...]

@@ -16,7 +16,7 @@ from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
 from workers.context import WorkerDrainingError
-from workers.training import Observer, TrainingPlan, check_shares, train
+from workers.training import Observer, TrainingPlan, check_plan, train
 
 _POLL_S = 1.0
 _RESTARTS = 3
@@ -115,7 +115,7 @@ def train_on_ray(
             "ask for fewer, or add machines to the cluster"
         )
     # Ray would try three times what fails each time.
-    check_shares(plan, num_workers=num_workers)
+    check_plan(plan, num_workers=num_workers)
     board = NoticeBoard.remote()
     trainer = TorchTrainer(
         _train_rank,

@@ -85,7 +85,7 @@ def train(plan: TrainingPlan, *, collective: Collective, observer: Observer) -> 
     return _Run(plan, collective=collective, observer=observer).finish()
 
 
-def check_shares(plan: TrainingPlan, *, num_workers: int) -> None:
+def check_plan(plan: TrainingPlan, *, num_workers: int) -> None:
     """Raise what every rank would raise before its first step; the plan's images must be here."""
     recipe = recipe_from_json(plan.recipe)
     batches = training_batches(plan, plan.data.load(), recipe.batch_size)
