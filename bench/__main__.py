@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import cifar10, costs, depthwise, evaluation, plot, spinning, step
+from bench import cifar10, costs, depthwise, evaluation, pareto, plot, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "costs": costs.main,
     "depthwise": depthwise.main,
     "step": step.main,
     "evaluation": evaluation.main,
+    "pareto": pareto.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
 }
-SHORT = ("costs", "depthwise", "step", "evaluation")
+SHORT = ("costs", "depthwise", "step", "evaluation", "pareto")
 """Run when no name is given: minutes, and no data set needed."""
 
 

@@ -88,7 +88,7 @@ def train(plan: TrainingPlan, *, collective: Collective, observer: Observer) -> 
 def check_plan(plan: TrainingPlan, *, num_workers: int) -> None:
     """Raise what every rank would raise before its first step; the plan's images must be here."""
     recipe = recipe_from_json(plan.recipe)
-    batches = training_batches(plan, plan.data.load(), recipe.batch_size)
+    batches = _training_batches(plan, plan.data.load(), recipe)
     batches.batch(0, rank=0, world_size=num_workers)
     space = plan.supernet.build().space
     build_stack(recipe, space, steps_per_epoch=batches.steps_per_epoch, seed=plan.seed)

@@ -1,7 +1,5 @@
 """Laws of the training batches: pure in (seed, step), the same for one process and for several."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -12,12 +10,10 @@ from nas.recipe import recipe_from_json
 from supernet.data import (
     Augmentation,
     DataSource,
-    SourceImages,
     SourceKind,
     TrainingBatches,
     augmentation_for,
     load_cache,
-    make_splits,
     normalise,
     save_cache,
 )
@@ -171,17 +167,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(splits):
         batches.batch(0, 2, 2)
     with pytest.raises(InvalidRequestError, match="crop_padding -1"):
         Augmentation(crop_padding=-1, horizontal_flip=False)
-
-
-def test_a_batch_costs_little_beside_a_training_step(data_kit):
-    photos = SourceImages(train=data_kit.random_set(2000, size=32), test=None)
-    batches = TrainingBatches(make_splits(photos), 128, 0, Augmentation(crop_padding=4, horizontal_flip=True))
-    best_s = float("inf")
-    for step in range(60):  # the best of many: other processes share the cores
-        start = time.perf_counter()
-        batches.batch(step)
-        best_s = min(best_s, time.perf_counter() - start)
-    assert best_s < 0.003
 
 
 def test_cached_splits_give_the_very_same_batches(splits, tmp_path):

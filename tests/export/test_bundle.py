@@ -349,3 +349,4 @@ def test_only_rounding_excuses_a_count_that_is_not_the_cards(difference, num_clo
         num_close_calls=num_close_calls,
     )
     assert bool(result.problems()) is is_told
+    assert result.problems(is_exact=True)
