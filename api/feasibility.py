@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from api.measured import TrainedSupernet
 from api.problems import ProblemError, field_error
+from api.trained import TrainedSupernet
 from nas.search.constraints import Bounds, field_of
 from nas.search.feasible import Verdict, check_feasible
 from nas.search.region import FeasibleRegion

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from api.best import best_evaluation
 from api.deps import IfNoneMatch, Name, SessionDep
 from api.etags import tagged_json
-from api.measured import best_evaluation, figures_of, front, trained_supernet
+from api.fronts import figures_of_columns, front
 from api.problems import invalid_field
 from api.schemas.evaluations import Evaluation, describe_evaluation
 from api.schemas.supernets import Frontier
 from api.strict import StrictRoute
+from api.trained import trained_supernet
 from nas.errors import InvalidRequestError
 from nas.pareto import Objective
 from nas.search.settings import ACCURACY, parse_objectives
@@ -69,15 +71,17 @@ def get_supernet_frontier(
     """The whole frontier over every network measured with the final weights."""
     supernet = trained_supernet(session, supernet_id)
     bounds = supernet.parse_bounds(fields)
-    columns = supernet.measured(session, bounds)
-    ids = [int(columns.evaluation_id[position]) for position in front(figures_of(columns), objectives)]
+    limits = dict(bounds.limits)
+    columns = evaluations.candidates(session, supernet.protocol, limits)
+    positions = front(figures_of_columns(columns), objectives)
+    rows = evaluations.get_many(session, columns.evaluation_id[positions].tolist())
     frontier = Frontier(
         supernet_id=supernet_id,
-        checkpoint=supernet.checkpoint,
+        checkpoint=supernet.protocol.checkpoint,
         objectives=[objective.name for objective in objectives],
         constraints=bounds.to_fields(),
-        num_evaluations=len(columns),
-        items=[describe_evaluation(row) for row in evaluations.get_many(session, ids)],
+        num_evaluations=evaluations.count(session, supernet.protocol, limits),
+        items=[describe_evaluation(row) for row in rows],
     )
     return tagged_json(frontier, if_none_match)
 

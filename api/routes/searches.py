@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.deps import CreationDep, IfNoneMatch, Name, SessionDep, SupernetFilter
 from api.etags import tagged_json
 from api.feasibility import refuse_infeasible
-from api.measured import Figures, front, trained_supernet
+from api.fronts import figures_of_rows, front
 from api.pages import PageDep
 from api.schemas.common import Page
 from api.schemas.evaluations import Trial, describe_trial
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
 from api.strict import StrictRoute
-from nas.costs import COST_NAMES
-from nas.search.settings import ACCURACY, parse_objectives
+from api.trained import trained_supernet
+from nas.search.settings import parse_objectives
 from nas.store import searches
-from nas.store.searches import TrialWithEvaluation
 
 router = APIRouter(prefix="/searches", tags=["searches"], route_class=StrictRoute)
 
@@ -82,7 +78,9 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     """The whole frontier of this search's trials, also while it runs."""
     found = searches.get(session, search_id)
     trials = searches.trials(session, search_id)
-    positions = front(_figures(trials), parse_objectives(found.row.objectives))
+    positions = front(
+        figures_of_rows([trial.evaluation for trial in trials]), parse_objectives(found.row.objectives)
+    )
     frontier = SearchFrontier(
         search_id=search_id,
         supernet_id=found.row.supernet_id,
@@ -92,9 +90,3 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         items=[describe_trial(trials[position]) for position in positions],
     )
     return tagged_json(frontier, if_none_match)
-
-
-def _figures(trials: Sequence[TrialWithEvaluation]) -> Figures:
-    rows = [trial.evaluation for trial in trials]
-    costs = {name: np.array([getattr(row, name) for row in rows]) for name in COST_NAMES}
-    return {ACCURACY.name: np.array([row.num_correct / row.num_images for row in rows]), **costs}

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
+from api.best import best_evaluation
 from api.deps import ArtifactsDep, CreationDep, Name, SessionDep, SupernetFilter
 from api.downloads import download
-from api.measured import TrainedSupernet, best_evaluation, trained_supernet
 from api.pages import PageDep
 from api.problems import ProblemError
 from api.schemas.common import Page
 from api.schemas.subnets import Artifacts, Subnet, SubnetCreate, describe_artifact, describe_subnet
 from api.strict import StrictRoute
+from api.trained import TrainedSupernet, trained_supernet
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.errors import NotFoundError

@@ -1,13 +1,20 @@
-"""What was measured: each network once for a checkpoint, a split and a calibration."""
+"""What was measured: each network once for a checkpoint, a split and a calibration.
+
+Answers come out of the candidates: the evaluations that no other one supersedes. One supersedes another
+when it is at least as accurate, no dearer in any cost, and before it in `_BEST_FIRST`. Whatever the bounds,
+the best network is a candidate, and so is every network of every frontier; of a million evaluations, about a
+thousand are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Double, cast, func, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -16,24 +23,42 @@ from nas.errors import InvalidRequestError, NotFoundError
 from nas.store.tables import EvaluationRow
 from nas.trial import Evaluation, Split
 
-_BOUNDED: dict[str, InstrumentedAttribute[int]] = {
-    "max_macs": EvaluationRow.macs,
-    "max_params": EvaluationRow.params,
-    "max_size_bytes": EvaluationRow.size_bytes,
-    "max_peak_activation_bytes": EvaluationRow.peak_activation_bytes,
-}
-
-_FRONTIER_COLUMNS: dict[str, InstrumentedAttribute[int]] = {
-    "evaluation_id": EvaluationRow.id,
-    "num_correct": EvaluationRow.num_correct,
-    "num_images": EvaluationRow.num_images,
+_COSTS: dict[str, InstrumentedAttribute[int]] = {
     "macs": EvaluationRow.macs,
     "params": EvaluationRow.params,
     "size_bytes": EvaluationRow.size_bytes,
     "peak_activation_bytes": EvaluationRow.peak_activation_bytes,
 }
 
+_COLUMNS: dict[str, InstrumentedAttribute[int]] = {
+    "evaluation_id": EvaluationRow.id,
+    "num_correct": EvaluationRow.num_correct,
+    "num_images": EvaluationRow.num_images,
+    **_COSTS,
+}
+
+_BEST_FIRST = (EvaluationRow.num_correct.desc(), EvaluationRow.macs, EvaluationRow.id)
+"""Of equally accurate networks the one with fewer MACs, of equals in both the one measured first."""
+
+_LARGEST_COST = 2**63 - 1
+_SMALLEST_DIVISOR = 1e-200
+"""PostgreSQL refuses a quotient too large for a double; costs divided by this are not."""
+
 IntColumn = npt.NDArray[np.int64]
+
+Limits = Mapping[str, float]
+"""The most that a network may cost, by the name of the cost; one on the limit keeps it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProtocol:
+    """How accuracies were measured; those of one protocol compare, for they are of the same images."""
+
+    supernet_id: str
+    checkpoint: str
+    split: Split
+    num_images: int
+    calibration: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +86,29 @@ def record(
     session: Session, supernet_id: str, evaluation: Evaluation, costs: Mapping[str, int]
 ) -> tuple[int, bool]:
     """The evaluation's id, and whether it is new: one already recorded stands as it was first written."""
-    values = _values(supernet_id, evaluation, costs)
+    protocol = EvaluationProtocol(
+        supernet_id=supernet_id,
+        checkpoint=evaluation.checkpoint,
+        split=evaluation.split,
+        num_images=evaluation.num_images,
+        calibration=evaluation.calibration,
+    )
+    # An unknown cost is an error, never zero: a missing name raises KeyError here.
+    figures = {"num_correct": evaluation.num_correct, **{name: int(costs[name]) for name in _COSTS}}
+    is_superseded = _is_superseded(session, protocol, figures)
     inserted = session.scalar(
         insert(EvaluationRow)
-        .values(values)
+        .values(_values(protocol, evaluation) | figures | {"is_superseded": is_superseded})
         .on_conflict_do_nothing(constraint="uq_evaluations_identity")
         .returning(EvaluationRow.id)
     )
     if inserted is not None:
+        if not is_superseded:
+            _supersede(session, protocol, figures)
         return inserted, True
-    identity = _is_measured_as(supernet_id, evaluation.checkpoint, evaluation.split)
     existing = session.execute(
         select(EvaluationRow.id).where(
-            *identity,
-            EvaluationRow.architecture_key == evaluation.architecture.key,
-            EvaluationRow.num_images == evaluation.num_images,
-            EvaluationRow.calibration == evaluation.calibration,
+            *_is_measured_by(protocol), EvaluationRow.architecture_key == evaluation.architecture.key
         )
     )
     return existing.scalar_one(), False
@@ -130,43 +162,49 @@ def known(
     calibration: str,
 ) -> dict[str, EvaluationRow]:
     """Everything measured in exactly this way, by architecture key."""
-    query = (
-        select(EvaluationRow)
-        .where(
-            *_is_measured_as(supernet_id, checkpoint, split),
-            EvaluationRow.num_images == num_images,
-            EvaluationRow.calibration == calibration,
-        )
-        .order_by(EvaluationRow.id)
+    protocol = EvaluationProtocol(
+        supernet_id=supernet_id,
+        checkpoint=checkpoint,
+        split=split,
+        num_images=num_images,
+        calibration=calibration,
     )
+    query = select(EvaluationRow).where(*_is_measured_by(protocol)).order_by(EvaluationRow.id)
     return {row.architecture_key: row for row in session.scalars(query)}
 
 
-def frontier_rows(
-    session: Session,
-    supernet_id: str,
-    checkpoint: str,
-    *,
-    split: Split = Split.VAL,
-    bounds: Mapping[str, int] | None = None,
-    num_images: int | None = None,
-    calibration: str | None = None,
-) -> EvaluationColumns:
-    """The evaluations within `bounds` (`max_macs`, …) as columns.
+def best(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationRow | None:
+    """The most accurate evaluation that keeps every limit, by cost name; None where none does.
 
-    Accuracies on different images do not compare: give `num_images` and `calibration` where a
-    supernet has been measured in more than one way.
+    Ties go to fewer MACs, then to the one recorded first.
     """
-    conditions = _is_measured_as(supernet_id, checkpoint, split)
-    conditions += [_bound(name, bound) for name, bound in (bounds or {}).items()]
-    if num_images is not None:
-        conditions.append(EvaluationRow.num_images == num_images)
-    if calibration is not None:
-        conditions.append(EvaluationRow.calibration == calibration)
-    query = select(*_FRONTIER_COLUMNS.values()).where(*conditions)
+    query = select(EvaluationRow).where(*_is_candidate(protocol), *_keeps(limits))
+    return session.scalars(query.order_by(*_BEST_FIRST).limit(1)).first()
+
+
+def nearest(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationRow | None:
+    """The evaluation whose largest ratio of a cost to its limit is the smallest; None where there is none.
+
+    A limit of 0 has no ratio: 1 and the cost stand for it. Ties as in `best`.
+    """
+    ratios = [_ratio(_cost(name), limit) for name, limit in limits.items()]
+    worst = [func.greatest(*ratios)] if ratios else []
+    query = select(EvaluationRow).where(*_is_candidate(protocol))
+    return session.scalars(query.order_by(*worst, *_BEST_FIRST).limit(1)).first()
+
+
+def candidates(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationColumns:
+    """The candidates that keep every limit, as columns: they hold the frontier of any objectives."""
+    query = select(*_COLUMNS.values()).where(*_is_candidate(protocol), *_keeps(limits))
     rows = session.execute(query.order_by(EvaluationRow.macs, EvaluationRow.id)).all()
-    table = np.array([tuple(row) for row in rows], dtype=np.int64).reshape(-1, len(_FRONTIER_COLUMNS))
-    return EvaluationColumns(**{name: table[:, i] for i, name in enumerate(_FRONTIER_COLUMNS)})
+    table = np.array([tuple(row) for row in rows], dtype=np.int64).reshape(-1, len(_COLUMNS))
+    return EvaluationColumns(**{name: table[:, i] for i, name in enumerate(_COLUMNS)})
+
+
+def count(session: Session, protocol: EvaluationProtocol, limits: Limits) -> int:
+    """How many evaluations keep every limit, candidates or not."""
+    query = select(func.count()).where(*_is_measured_by(protocol), *_keeps(limits))
+    return session.execute(query).scalar_one()
 
 
 def as_evaluation(row: EvaluationRow, architecture: Architecture) -> Evaluation:
@@ -185,34 +223,76 @@ def as_evaluation(row: EvaluationRow, architecture: Architecture) -> Evaluation:
     )
 
 
-def _values(supernet_id: str, evaluation: Evaluation, costs: Mapping[str, int]) -> dict[str, object]:
+def _values(protocol: EvaluationProtocol, evaluation: Evaluation) -> dict[str, object]:
     return {
-        "supernet_id": supernet_id,
-        "checkpoint": evaluation.checkpoint,
+        **asdict(protocol),
         "architecture_key": evaluation.architecture.key,
         "architecture": evaluation.architecture.to_json(),
-        "split": evaluation.split,
-        "num_images": evaluation.num_images,
-        "calibration": evaluation.calibration,
-        "num_correct": evaluation.num_correct,
         "per_class_correct": [*evaluation.per_class_correct],
         "per_class_images": [*evaluation.per_class_images],
         "correct_bitmap": evaluation.correct_bitmap,
         "duration_s": evaluation.duration_s,
-        # An unknown cost is an error, never zero: a missing name raises KeyError here.
-        **{name: int(costs[name]) for name in ("macs", "params", "size_bytes", "peak_activation_bytes")},
     }
 
 
-def _is_measured_as(supernet_id: str, checkpoint: str, split: Split) -> list[ColumnElement[bool]]:
-    return [
-        EvaluationRow.supernet_id == supernet_id,
-        EvaluationRow.checkpoint == checkpoint,
-        EvaluationRow.split == split,
-    ]
+# Candidates
 
 
-def _bound(name: str, bound: int) -> ColumnElement[bool]:
-    if name not in _BOUNDED:
-        raise InvalidRequestError(f"no bound {name!r}; a frontier can be bounded by {', '.join(_BOUNDED)}")
-    return _BOUNDED[name] <= bound
+def _is_superseded(session: Session, protocol: EvaluationProtocol, figures: Mapping[str, int]) -> bool:
+    """Whether a recorded evaluation supersedes one with these figures that is still to be recorded."""
+    # Those recorded before it come first among equals, so equality will do.
+    query = select(EvaluationRow.id).where(
+        *_is_candidate(protocol),
+        EvaluationRow.num_correct >= figures["num_correct"],
+        *(cost <= figures[name] for name, cost in _COSTS.items()),
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
+def _supersede(session: Session, protocol: EvaluationProtocol, figures: Mapping[str, int]) -> None:
+    """Those that the evaluation with these figures, just recorded, supersedes are candidates no more."""
+    superseded = select(EvaluationRow.id).where(
+        *_is_candidate(protocol),
+        EvaluationRow.num_correct <= figures["num_correct"],
+        *(cost >= figures[name] for name, cost in _COSTS.items()),
+        or_(
+            EvaluationRow.num_correct < figures["num_correct"],
+            EvaluationRow.macs > figures["macs"],
+        ),
+    )
+    # A row that another transaction holds is being marked by it. Waiting could end in a deadlock; and one
+    # candidate too many, as two transactions that do not see each other leave, changes no answer.
+    free = superseded.with_for_update(skip_locked=True, key_share=True)
+    session.execute(
+        update(EvaluationRow).where(EvaluationRow.id.in_(free)).values(is_superseded=True),
+        execution_options={"synchronize_session": False},
+    )
+
+
+# Conditions
+
+
+def _is_measured_by(protocol: EvaluationProtocol) -> list[ColumnElement[bool]]:
+    return [getattr(EvaluationRow, name) == value for name, value in asdict(protocol).items()]
+
+
+def _is_candidate(protocol: EvaluationProtocol) -> list[ColumnElement[bool]]:
+    return [*_is_measured_by(protocol), not_(EvaluationRow.is_superseded)]
+
+
+def _keeps(limits: Limits) -> list[ColumnElement[bool]]:
+    # Costs are whole numbers: one is within the limit exactly when it is within its floor.
+    return [_cost(name) <= int(min(limit, _LARGEST_COST)) for name, limit in limits.items()]
+
+
+def _ratio(cost: InstrumentedAttribute[int], limit: float) -> ColumnElement[Any]:
+    number = cast(cost, Double)
+    return number / max(limit, _SMALLEST_DIVISOR) if limit > 0 else 1.0 + number
+
+
+def _cost(name: str) -> InstrumentedAttribute[int]:
+    if name not in _COSTS:
+        raise InvalidRequestError(
+            f"no cost {name!r} is kept with an evaluation; there are {', '.join(_COSTS)}"
+        )
+    return _COSTS[name]

@@ -1,0 +1,36 @@
+"""Which of some measured networks are on their frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.costs import COST_NAMES
+from nas.pareto import Objective, normalise, pareto_front
+from nas.search.settings import ACCURACY
+from nas.store.evaluations import EvaluationColumns
+from nas.store.tables import EvaluationRow
+
+Figures = Mapping[str, NDArray[Any]]
+"""By name one number a network."""
+
+
+def front(figures: Figures, objectives: Sequence[Objective]) -> list[int]:
+    """Positions of the networks on the frontier, by the first cost among the objectives."""
+    costs_first = sorted(objectives, key=lambda objective: objective == ACCURACY)
+    values = np.column_stack([figures[objective.name] for objective in costs_first])
+    return [int(position) for position in pareto_front(normalise(values, costs_first))]
+
+
+def figures_of_columns(columns: EvaluationColumns) -> Figures:
+    """Accuracy and costs by name."""
+    return {ACCURACY.name: columns.accuracy, **{name: getattr(columns, name) for name in COST_NAMES}}
+
+
+def figures_of_rows(rows: Sequence[EvaluationRow]) -> Figures:
+    """Accuracy and costs by name."""
+    costs = {name: np.array([getattr(row, name) for row in rows]) for name in COST_NAMES}
+    return {ACCURACY.name: np.array([row.num_correct / row.num_images for row in rows]), **costs}

@@ -1,0 +1,80 @@
+"""A trained supernet: what a request says of its networks, read with its space and its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.problems import ProblemError, invalid_field
+from nas.architecture import Architecture
+from nas.errors import InvalidArchitectureError, InvalidRequestError
+from nas.job import JobState
+from nas.search.constraints import Bounds
+from nas.search.cost_model import SpaceCosts
+from nas.store import datasets, supernets
+from nas.store.evaluations import EvaluationProtocol
+from nas.trial import Split
+from search_spaces import SPACES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSupernet:
+    """A supernet with its final weights: what its networks cost, and how they are measured."""
+
+    costs: SpaceCosts
+    protocol: EvaluationProtocol
+    """On all of val: what drives searches and makes frontiers."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the service."""
+        return self.protocol.supernet_id
+
+    def parse_bounds(self, fields: Mapping[str, Any], *, prefix: str = "") -> Bounds:
+        """The bounds of a request; ProblemError names the field below `prefix`."""
+        given: dict[str, float] = {}
+        for name, value in fields.items():
+            try:
+                given |= Bounds.parse({name: value}, self.costs).to_fields()
+            except InvalidRequestError as error:
+                raise invalid_field(f"{prefix}{name}", value, str(error)) from error
+        return Bounds.parse(given, self.costs)
+
+    def parse_architecture(self, description: dict[str, Any] | str) -> Architecture:
+        """The network a request describes, spelled canonically, as workers measure it."""
+        space = self.costs.space
+        try:
+            return space.canonical(space.parse(description))
+        except InvalidArchitectureError as error:
+            message = str(error)
+            raise invalid_field("architecture", description, message, slug="unknown-architecture") from error
+
+
+def trained_supernet(session: Session, supernet_id: str) -> TrainedSupernet:
+    """The supernet, or ProblemError `supernet-not-ready` while it has no final weights."""
+    found = supernets.get(session, supernet_id)
+    row, job = found.row, found.job
+    if job.state is not JobState.SUCCEEDED or row.checkpoint is None or row.calibration is None:
+        remedy = "train another" if job.state.is_terminal else "wait for its training to succeed"
+        detail = f"supernet {supernet_id} is {job.state}; {remedy}"
+        raise ProblemError("supernet-not-ready", 409, detail, state=job.state)
+    dataset = datasets.get(session, row.dataset_id).row
+    # Nothing is trained before its images are imported.
+    assert dataset.num_val is not None
+    return TrainedSupernet(
+        costs=SpaceCosts(
+            space=SPACES[row.search_space],
+            num_classes=dataset.num_classes,
+            in_channels=dataset.in_channels,
+        ),
+        protocol=EvaluationProtocol(
+            supernet_id=row.id,
+            checkpoint=row.checkpoint,
+            split=Split.VAL,
+            num_images=dataset.num_val,
+            calibration=row.calibration,
+        ),
+    )
