@@ -8,8 +8,8 @@ from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from api.hosts import LoopbackHostMiddleware
 from api.openapi import build_openapi
 from api.problems import install_problem_handlers
 from api.routes import datasets, frontiers, health, jobs, search_spaces, searches, subnets, supernets
@@ -33,8 +33,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
     )
     install_problem_handlers(app)
-    # Without keys, whoever can make a browser call this port could use it under a name of their own.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    app.add_middleware(LoopbackHostMiddleware)
     resources = APIRouter(prefix="/v1")
     for resource in _RESOURCES:
         resources.include_router(resource.router)

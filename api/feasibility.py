@@ -8,10 +8,13 @@ from nas.search.constraints import Bounds, field_of
 from nas.search.feasible import Verdict, check_feasible
 from nas.search.region import FeasibleRegion
 
+_LIMIT_S = 1.0
+"""What a proof may cost the handler's thread; where it is not found by then, the worker goes on without."""
+
 
 def refuse_infeasible(supernet: TrainedSupernet, bounds: Bounds) -> None:
     """ProblemError where it is proved that no network keeps the bounds; an open question passes."""
-    answer = check_feasible(FeasibleRegion(supernet.costs, bounds))
+    answer = check_feasible(FeasibleRegion(supernet.costs, bounds), limit_s=_LIMIT_S)
     if answer.verdict is not Verdict.INFEASIBLE:
         return
     floors = {field_of(violation.cost): int(violation.floor) for violation in answer.violations}

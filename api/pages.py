@@ -44,7 +44,8 @@ class PageRequest:
         if self.token is None:
             return first - 1
         match _decode(self.token):
-            case [str(of), int(number)] if of == kind and first <= number <= limit:
+            # JSON's true is an int to Python.
+            case [str(of), int(number)] if of == kind and first <= number <= limit and number is not True:
                 return number
         raise self._refusal()
 

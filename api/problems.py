@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_VALUE_CHARACTERS = 200
+_MAX_DETAIL_CHARACTERS = 1500
+"""Room for a list of what is allowed, not for whatever was sent."""
 
 _NAS_PROBLEMS: Sequence[tuple[type[NasError], str, int]] = (
     (NotFoundError, "not-found", 404),
@@ -61,7 +63,7 @@ class ProblemError(HTTPException):
 
 def field_error(field: str, message: str, **more: Any) -> dict[str, Any]:
     """One entry of a problem's `errors`; `more` may hold the value and what is allowed."""
-    return {"field": field, **more, "message": message}
+    return {"field": field, **more, "message": _cut(message, _MAX_DETAIL_CHARACTERS)}
 
 
 def invalid_field(field: str, value: Any, message: str, *, slug: str = "invalid-request") -> ProblemError:
@@ -88,7 +90,7 @@ def problem_response(
         "type": f"/problems/{slug}",
         "title": slug.replace("-", " ").capitalize(),
         "status": status,
-        "detail": detail,
+        "detail": _cut(detail, _MAX_DETAIL_CHARACTERS),
         **members,
     }
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
@@ -153,12 +155,18 @@ def _as_field_error(entry: Mapping[str, Any], body: Any) -> dict[str, Any]:
     is_missing = entry["type"] == "missing"
     if source == "body":
         path = _path_in(body, path, ends_missing=is_missing)
-    message = _MESSAGES.get(entry["type"], str(entry["msg"]).removeprefix("Value error, "))
+    message = _MESSAGES.get(entry["type"]) or _with_remedy(str(entry["msg"]))
     # The input of a missing field is all that surrounds it.
     more = {} if is_missing else {"value": _shown(entry.get("input"))}
     if "expected" in entry.get("ctx", {}):
         more["allowed"] = str(entry["ctx"]["expected"])
     return field_error(".".join(map(str, path)) or str(source), message, **more)
+
+
+def _with_remedy(message: str) -> str:
+    """Our own validators name a remedy; pydantic says what is wrong or allowed, and no more."""
+    own = message.removeprefix("Value error, ")
+    return own if own != message else f"{message}; correct it"
 
 
 def _path_in(body: Any, path: Sequence[str | int], *, ends_missing: bool) -> list[str | int]:
@@ -181,5 +189,9 @@ def _shown(value: Any) -> Any:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         # A number from a query may be none that JSON knows.
-        return str(value)[:_MAX_VALUE_CHARACTERS]
-    return value if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[:_MAX_VALUE_CHARACTERS]}…"
+        return _cut(str(value), _MAX_VALUE_CHARACTERS)
+    return value if len(text) <= _MAX_VALUE_CHARACTERS else _cut(text, _MAX_VALUE_CHARACTERS)
+
+
+def _cut(text: str, num_characters: int) -> str:
+    return text if len(text) <= num_characters else f"{text[:num_characters]}…"

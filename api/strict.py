@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
 from math import isinf
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from api.problems import ProblemError, field_error
+from api.problems import ProblemError, invalid_field
 
 MAX_BODY_BYTES = 1 << 20
+_MAX_DEPTH = 32
+"""Far more than any request needs, and far less than what a recursion over it could not bear."""
+_TOO_DEEP = f"it is nested too deeply; {_MAX_DEPTH} levels are allowed"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -25,7 +28,7 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         """The handler behind the checks."""
         handler = super().get_route_handler()
-        known = _query_names(self.dependant)
+        known = _query_params(self.dependant)
 
         async def checked(request: Request) -> Response:
             _check_query(request, known)
@@ -50,7 +53,7 @@ class StrictRequest(Request):
         try:
             return _parse(body.decode())
         except RecursionError:
-            raise _invalid_json("it is nested too deeply") from None
+            raise _invalid_json(_TOO_DEEP) from None
         except ValueError as error:
             raise _invalid_json(str(error)) from None
 
@@ -66,19 +69,29 @@ class StrictRequest(Request):
         return b"".join(chunks)
 
 
-def _query_names(dependant: Dependant) -> set[str]:
-    own = {field.alias for field in dependant.query_params}
-    return own.union(*map(_query_names, dependant.dependencies))
+def _query_params(dependant: Dependant) -> dict[str, bool]:
+    """By name whether the parameter may be repeated."""
+    own = {field.alias: _is_list(field.field_info.annotation) for field in dependant.query_params}
+    for dependency in dependant.dependencies:
+        own |= _query_params(dependency)
+    return own
 
 
-def _check_query(request: Request, known: set[str]) -> None:
+def _is_list(annotation: Any) -> bool:
+    """Whether it is a list, or one among what it may be."""
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+
+
+def _check_query(request: Request, known: Mapping[str, bool]) -> None:
     for name in request.query_params:
-        if name in known:
-            continue
-        listed = ", ".join(sorted(known)) or "none here"
-        message = f"unknown query parameter; known: {listed}; correct its name or leave it out"
-        errors = [field_error(name, message, value=request.query_params[name])]
-        raise ProblemError("invalid-request", 422, f"{name}: {message}", errors=errors)
+        values = request.query_params.getlist(name)
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none here"
+            raise invalid_field(
+                name, values[0], f"unknown query parameter; known: {listed}; correct its name or leave it out"
+            )
+        if len(values) > 1 and not known[name]:
+            raise invalid_field(name, values, "given more than once; give it once")
 
 
 def _check_media_type(content_type: str | None) -> None:
@@ -94,10 +107,20 @@ def _parse(text: str) -> Any:
     value = json.loads(
         text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_distinct
     )
+    _check_depth(value, _MAX_DEPTH)
     # Only an escape can spell what the bytes themselves cannot.
     if "\\u" in text:
         _check_storable(value)
     return value
+
+
+def _check_depth(value: Any, levels_left: int) -> None:
+    if not isinstance(value, list | dict):
+        return
+    if levels_left == 0:
+        raise ValueError(_TOO_DEEP)
+    for item in value if isinstance(value, list) else value.values():
+        _check_depth(item, levels_left - 1)
 
 
 def _check_storable(value: Any) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import cifar10, costs, depthwise, evaluation, pareto, plot, spinning, step
+from bench import best, cifar10, costs, depthwise, evaluation, pareto, plot, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
+    "best": best.main,
     "costs": costs.main,
     "depthwise": depthwise.main,
     "step": step.main,

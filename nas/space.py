@@ -268,7 +268,8 @@ class SearchSpace(ABC):
     def _read_json(self, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError:
+        # Python reads nested text by recursion, and gives up at some depth.
+        except (ValueError, RecursionError):
             raise InvalidArchitectureError(
                 f"{text[:80]!r} is neither JSON nor the notation of space '{self.name}'"
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -21,6 +22,8 @@ from nas.search.settings import ACCURACY, parse_objectives
 from nas.store import evaluations
 
 router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRoute)
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 _Bound = Annotated[
     str | None, Query(max_length=40, description="A number, or '60%' of the largest network's.")
@@ -49,11 +52,12 @@ def get_objectives(
     ] = ["macs"],  # noqa: B006 - FastAPI copies the default
 ) -> tuple[Objective, ...]:
     """Accuracy, and the costs that the query names."""
-    costs = [name for name in objectives if name != ACCURACY.name]
+    is_named = ACCURACY.name in objectives
     try:
-        return parse_objectives([ACCURACY.name, *costs])
+        parsed = parse_objectives(objectives if is_named else [ACCURACY.name, *objectives])
     except InvalidRequestError as error:
         raise invalid_field("objectives", objectives, str(error)) from error
+    return tuple(sorted(parsed, key=lambda objective: objective != ACCURACY))
 
 
 BoundsDep = Annotated[dict[str, Any], Depends(get_bounds)]
@@ -94,9 +98,5 @@ def get_supernet_best(supernet_id: Name, session: SessionDep, fields: BoundsDep)
 
 
 def _number_or_text(text: str) -> float | str:
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
+    # Python reads more as numbers than JSON does: 1_000, and the digits of every script.
+    return float(text) if _NUMBER.fullmatch(text) else text

@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator
 
 from api.schemas.common import RequestModel
 
-_PERCENT = re.compile(r"\s*\d{1,3}(\.\d{0,9})?\s*%\s*")
+_PERCENT = re.compile(r"\s*\d{1,3}(\.\d{0,9})?\s*%\s*", re.ASCII)
 
 
 def _check_bound(value: Any) -> Any:

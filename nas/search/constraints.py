@@ -16,7 +16,7 @@ from nas.errors import InvalidRequestError, UnknownNameError
 from nas.search.cost_model import CostModel
 
 _PREFIX = "max_"
-_PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

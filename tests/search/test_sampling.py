@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from nas.costs import COST_NAMES, batch_costs, costs
+from nas.search.constraints import Bounds
 from nas.search.cost_model import SpaceCosts
 from nas.search.feasible import Verdict, check_feasible
+from nas.search.region import FeasibleRegion
 from nas.search.sampling import sample_feasible, stratified_seeds
 from search_spaces import SPACES
+from tests.search.slow_costs import SlowCosts
 from tests.search.synthetic import all_networks, region_of
 
 QUICK_SPACES = ("micro", "micro_8", "nas_bench_macro")
@@ -130,3 +135,14 @@ def test_a_bound_below_the_floor_is_infeasible_and_one_on_it_is_not(space):
 def test_only_the_bounds_that_fail_alone_are_named():
     region = region_of("micro_8", max_macs=10, max_params=1e9, max_size_bytes=1)
     assert [v.cost for v in check_feasible(region).violations] == ["macs", "size_bytes"]
+
+
+def test_a_proof_that_takes_too_long_is_left_undecided():
+    region = FeasibleRegion(SlowCosts(SPACES["ofa_mobilenetv3"]), Bounds((("macs", 1.5),)))
+    started = time.monotonic()
+    answer = check_feasible(region, limit_s=0.2)
+    assert time.monotonic() - started < 1
+    assert (answer.verdict, answer.architecture) == (Verdict.UNDECIDED, None)
+    # Left alone it takes longer, so it was the limit that ended it.
+    assert check_feasible(region).verdict is Verdict.UNDECIDED
+    assert time.monotonic() - started > 1.5
