@@ -16,6 +16,15 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Provenance(StrEnum):
+    """What a figure is. None is shown as what it is not."""
+
+    MEASURED = "measured"
+    """Found by running the network on images; it has a split, their number and an interval."""
+    COUNTED = "counted"
+    """Read off the layers; exact."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One network measured with a supernet's weights and its own recalibrated statistics."""

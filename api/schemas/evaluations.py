@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from api.schemas.common import AnswerModel
 from nas.costs import COST_NAMES
 from nas.store.searches import TrialWithEvaluation
 from nas.store.tables import EvaluationRow, SubnetRow
-from nas.trial import Split, wilson_interval
+from nas.trial import Provenance, Split, wilson_interval
 
 
 class Costs(AnswerModel):
@@ -31,7 +31,11 @@ class Accuracy(AnswerModel):
     num_images: int
     interval_95: tuple[float, float] = Field(description="Wilson score interval.")
     split: Split
-    measured: Literal[True] = True
+    provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
+    measured: Literal[True] = Field(default=True, description="As `provenance` says.")
+
+
+CostsProvenance = Annotated[Literal[Provenance.COUNTED], Field(description="Counted layer by layer: exact.")]
 
 
 class Evaluation(AnswerModel):
@@ -40,6 +44,7 @@ class Evaluation(AnswerModel):
     architecture: dict[str, Any]
     architecture_key: str = Field(description="The same for equal architectures.")
     costs: Costs
+    costs_provenance: CostsProvenance = Provenance.COUNTED
     accuracy_val: Accuracy
     checkpoint: str = Field(description="SHA-256 of the supernet's weights.")
     created_at: datetime

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from api.schemas.common import AnswerModel
+from api.schemas.evaluations import CostsProvenance
 from nas.costs import COST_NAMES, costs
 from nas.space import Condition, Decision, SearchSpace
+from nas.trial import Provenance
 
 _LARGEST_EXACT = 2**53
 """Beyond it, a reader that keeps numbers as doubles loses digits."""
@@ -45,6 +47,7 @@ class SpaceAnswer(AnswerModel):
     num_classes: int = Field(description="That the costs are counted for.")
     in_channels: int
     costs: dict[str, CostRange] = Field(description=f"Of one image: {', '.join(COST_NAMES)}.")
+    costs_provenance: CostsProvenance = Provenance.COUNTED
     links: dict[str, str]
 
 

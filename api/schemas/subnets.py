@@ -9,10 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, job_shape
 from api.schemas.constraints import Constraints
-from api.schemas.evaluations import Accuracy, Costs, describe_accuracy, describe_costs
+from api.schemas.evaluations import Accuracy, Costs, CostsProvenance, describe_accuracy, describe_costs
 from nas.store.resources import WithJob
 from nas.store.subnets import Artifact as StoredArtifact
 from nas.store.tables import EvaluationRow, SubnetRow
+from nas.trial import Provenance
 
 _FORMS = (
     {"supernet_id", "architecture"},
@@ -60,6 +61,7 @@ class Subnet(JobResource):
     architecture: dict[str, Any]
     architecture_key: str
     costs: Costs
+    costs_provenance: CostsProvenance = Provenance.COUNTED
     accuracy_val: Accuracy | None
     accuracy_test: Accuracy | None
     published_at: datetime | None

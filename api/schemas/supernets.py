@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -13,6 +14,7 @@ from api.schemas.recipes import Recipe
 from nas.store.resources import WithJob
 from nas.store.supernets import TrainingPoint as StoredPoint
 from nas.store.tables import SupernetRow
+from nas.trial import Provenance
 
 
 class SupernetCreate(CreateRequest):
@@ -55,8 +57,11 @@ class TrainingPoint(AnswerModel):
     images_seen: int
     train_loss: float
     learning_rate: float
-    accuracy_val_largest: float | None = Field(description="A probe; null when this epoch had none.")
+    accuracy_val_largest: float | None = Field(
+        description="A probe on `num_images_val` images; null when this epoch had none."
+    )
     accuracy_val_smallest: float | None
+    accuracy_provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
     num_images_val: int | None
     elapsed_s: float
 
@@ -108,8 +113,7 @@ def describe_supernet_with_curves(
 
 def describe_points(points: Sequence[StoredPoint]) -> list[TrainingPoint]:
     """The training curves as answers show them."""
-    names = TrainingPoint.model_fields
-    return [TrainingPoint(**{name: getattr(point, name) for name in names}) for point in points]
+    return [TrainingPoint(**asdict(point)) for point in points]
 
 
 def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:

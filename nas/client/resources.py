@@ -13,6 +13,7 @@ from nas.client.errors import JobCancelledError, JobFailedError, WaitTimeoutErro
 from nas.client.events import Event, job_events
 from nas.client.transport import Transport
 from nas.job import JobState
+from nas.trial import Provenance
 
 ResourceT = TypeVar("ResourceT", bound="Resource")
 
@@ -168,6 +169,16 @@ class Point(JsonObject):
     def costs(self) -> dict[str, int]:
         """macs, params, size_bytes, peak_activation_bytes."""
         return dict(self["costs"])
+
+    @property
+    def costs_provenance(self) -> Provenance:
+        """What the costs are: counted."""
+        return Provenance(self["costs_provenance"])
+
+    @property
+    def accuracy_provenance(self) -> Provenance:
+        """What the accuracy is: measured."""
+        return Provenance(self["accuracy_val"]["provenance"])
 
     @property
     def accuracy(self) -> float:

@@ -21,7 +21,7 @@ from nas.client import (
 )
 from nas.job import JobKind, JobState
 from nas.recipe import recipe_from_json
-from nas.trial import wilson_interval
+from nas.trial import Provenance, wilson_interval
 from tests.api.conftest import ACCURACIES, DIGITS
 from tests.api.worker import CHECKPOINT, NUM_VAL, SPACE, costs_of, ladder
 
@@ -65,6 +65,8 @@ def test_the_frontier_leaves_out_what_is_dominated(client, search):
     assert points[0].accuracy == ACCURACIES[0] / NUM_VAL
     assert points[0].interval_95 == pytest.approx(wilson_interval(ACCURACIES[0], NUM_VAL))
     assert points[0]["accuracy_val"]["measured"] is True
+    assert points[0].accuracy_provenance is Provenance.MEASURED
+    assert points[0].costs_provenance is Provenance.COUNTED
     supernet = client.supernets.get(search["supernet_id"])
     assert [point["architecture_key"] for point in supernet.frontier()] == [
         point["architecture_key"] for point in points
@@ -210,6 +212,7 @@ def test_a_subnet_is_named_in_exactly_one_way(client, body):
 def test_a_published_subnet_is_downloaded_and_checked(subnet, tmp_path):
     assert subnet["accuracy_val"]["num_correct"] == 190
     assert subnet["accuracy_test"]["split"] == "test"
+    assert (subnet["accuracy_test"]["provenance"], subnet["costs_provenance"]) == ("measured", "counted")
     listed = {artifact["name"]: artifact for artifact in subnet.artifacts()}
     paths = subnet.download(tmp_path / "bundle")
     assert sorted(path.name for path in paths) == sorted(listed) == ["model.py", "model.safetensors"]

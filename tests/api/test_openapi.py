@@ -57,3 +57,21 @@ def test_every_body_has_examples_that_work_as_they_stand(http, search):
             assert response.status_code == 201, response.text
             num_examples += 1
     assert num_examples == 5
+
+
+def test_every_figure_says_what_it_is():
+    """A schema with an accuracy or with costs has the provenance beside it, with one value alone."""
+    schemas = document()["components"]["schemas"]
+    found = {}
+    for name, schema in schemas.items():
+        fields = schema.get("properties", {})
+        if "costs" in fields:
+            found[name] = fields["costs_provenance"]["const"]
+        if any(field.startswith("accuracy_val_") for field in fields):
+            found[name] = fields["accuracy_provenance"]["const"]
+        for field in ("accuracy_val", "accuracy_test"):
+            assert "#/components/schemas/Accuracy" in str(fields.get(field, "#/components/schemas/Accuracy"))
+    assert schemas["Accuracy"]["properties"]["provenance"]["const"] == "measured"
+    assert {"split", "num_images", "interval_95"} <= set(schemas["Accuracy"]["required"])
+    counted = dict.fromkeys(["Evaluation", "Trial", "Subnet", "SpaceAnswer", "SpaceWithDecisions"], "counted")
+    assert found == {**counted, "TrainingPoint": "measured"}
