@@ -13,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import psycopg
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from nas.costs import COST_NAMES, batch_costs
 from nas.pareto import _is_on_front_by_blocks
@@ -29,7 +30,7 @@ from nas.store.database import Database, migrate
 from nas.store.datasets import DatasetContents
 from nas.store.embedded import EmbeddedPostgres
 from nas.store.evaluations import EvaluationProtocol
-from nas.store.tables import JobRow
+from nas.store.tables import EvaluationRow, JobRow
 from nas.trial import Evaluation, Split
 from search_spaces import SPACES
 
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{options.evaluations:,} evaluations of {options.space}, {num_candidates:,} of them candidates; "
             f"filled in {time.perf_counter() - started:.0f} s"
         )
+        _measure_reading_all(database, protocol)
         _measure_recording(database, protocol, SPACES[options.space], num=options.requests)
         with _api(url) as http:
             _measure_answers(http, protocol.supernet_id, costs, num=options.requests)
@@ -102,14 +104,13 @@ def _api(url: str) -> Iterator[httpx.Client]:
         port = str(probe.getsockname()[1])
     settings = {"NAS_DATABASE_URL": url, "NAS_ARTIFACT_URL": tempfile.gettempdir(), "NAS_PORT": port}
     process = subprocess.Popen(
-        [sys.executable, "-m", "api"], env=os.environ | settings, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "api"],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            timeout=60,
-            transport=httpx.HTTPTransport(retries=10),
-        ) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield http
     finally:
         process.terminate()
@@ -251,49 +252,73 @@ def _evaluation(protocol: EvaluationProtocol, network: Any, num_correct: int) ->
     )
 
 
+def _measure_reading_all(database: Database, protocol: EvaluationProtocol) -> None:
+    """What an answer costs that reads every evaluation: the reference, without HTTP."""
+    columns = [EvaluationRow.id, EvaluationRow.num_correct, *(getattr(EvaluationRow, c) for c in COST_NAMES)]
+    query = select(*columns).where(EvaluationRow.supernet_id == protocol.supernet_id)
+
+    def read(_: int) -> None:
+        with database.session() as session:
+            rows = np.array([tuple(row) for row in session.execute(query)])
+        rows[np.lexsort((rows[:, 0], rows[:, 2], -rows[:, 1]))[0]]
+
+    _print("for comparison, every evaluation read (no HTTP)", _times_ms(read, 3))
+
+
 def _measure_answers(http: httpx.Client, supernet_id: str, costs: dict[str, np.ndarray], *, num: int) -> None:
-    rng = np.random.default_rng(3)
     path = f"/v1/supernets/{supernet_id}"
-    while True:
-        try:
-            http.get(f"{path}/best").raise_for_status()
-            break
-        except httpx.ConnectError:
-            time.sleep(0.2)
-    ranks = {name: np.sort(values) for name, values in costs.items()}
+    _wait_for(http, f"{path}/best")
+    asker = _Asker(http, path, {name: np.sort(values) for name, values in costs.items()}, num)
+    for names in (["macs"], ["peak_activation_bytes"], ["macs", "params"], [*COST_NAMES]):
+        for kind in QUANTILES:
+            print(f"best, {kind} bounds on {', '.join(names)}: ", end="")
+            asker.ask("best", kind, names)
+    print("best, nothing within the bounds on macs, params: ", end="")
+    asker.ask("best", "impossible", ["macs", "params"])
+    for objectives in (["macs"], [*COST_NAMES]):
+        for kind in QUANTILES:
+            print(f"frontier of accuracy, {', '.join(objectives)}, {kind} bound on macs: ", end="")
+            asker.ask("frontier", kind, ["macs"], objectives=objectives)
 
-    def bounds(names: Sequence[str], low: float, high: float) -> dict[str, int]:
-        rank = int(rng.uniform(low, high) * (len(ranks["macs"]) - 1))
-        return {f"max_{name}": int(ranks[name][rank]) for name in names}
 
-    def ask(where: str, status: int, params: Callable[[], dict[str, Any]]) -> list[float]:
-        asked = [params() for _ in range(num)]
+@dataclass(frozen=True)
+class _Asker:
+    """Asks for the answers of one supernet under bounds drawn at random."""
+
+    http: httpx.Client
+    path: str
+    ranked: dict[str, np.ndarray]
+    """Every network's costs, rising."""
+    num: int
+
+    def ask(self, what: str, kind: str, names: Sequence[str], **more: Any) -> None:
+        """Print how long the answers take, and how many bounds nothing kept."""
+        rng = np.random.default_rng(3)
+        asked = [self._bounds(rng, kind, names) | more for _ in range(self.num)]
+        statuses = []
 
         def request(number: int) -> None:
-            answer = http.get(f"{path}/{where}", params=asked[number])
-            assert answer.status_code in (status, 404), answer.text
+            statuses.append(self.http.get(f"{self.path}/{what}", params=asked[number]).status_code)
 
-        return _times_ms(request, num)
+        times = _times_ms(request, self.num)
+        assert set(statuses) <= {200, 404}, set(statuses)
+        _print(f"{statuses.count(404)} of {self.num} without a network", times)
 
-    for names in (["macs"], ["peak_activation_bytes"], ["macs", "params"], COST_NAMES):
-        for kind, (low, high) in QUANTILES.items():
-            times = ask("best", 200, lambda names=names, low=low, high=high: bounds(names, low, high))
-            _print(f"best, {kind} bounds on {', '.join(names)}", times)
-    _print(
-        "best, nothing within: the nearest",
-        ask("best", 404, lambda: dict.fromkeys(["max_macs", "max_params"], 1)),
-    )
-    for objectives in (["macs"], COST_NAMES):
-        for kind, (low, high) in QUANTILES.items():
-            times = ask(
-                "frontier",
-                200,
-                lambda objectives=objectives, low=low, high=high: {
-                    "objectives": objectives,
-                    **bounds(["macs"], low, high),
-                },
-            )
-            _print(f"frontier of accuracy, {', '.join(objectives)}, {kind} bound on macs", times)
+    def _bounds(self, rng: np.random.Generator, kind: str, names: Sequence[str]) -> dict[str, Any]:
+        if kind == "impossible":
+            return {f"max_{name}": 1 for name in names}
+        share = rng.uniform(*QUANTILES[kind])
+        return {f"max_{name}": int(np.quantile(self.ranked[name], share)) for name in names}
+
+
+def _wait_for(http: httpx.Client, path: str) -> None:
+    for _ in range(300):
+        try:
+            http.get(path).raise_for_status()
+            return
+        except httpx.ConnectError:
+            time.sleep(0.2)
+    raise RuntimeError("the API did not start within a minute")
 
 
 def _times_ms(call: Callable[[int], None], num: int) -> list[float]:
@@ -307,4 +332,4 @@ def _times_ms(call: Callable[[int], None], num: int) -> list[float]:
 
 def _print(what: str, times_ms: list[float]) -> None:
     p50, p95 = statistics.median(times_ms), np.quantile(times_ms, 0.95)
-    print(f"{what}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, {len(times_ms)} times", flush=True)
+    print(f"{what}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, of {len(times_ms)}", flush=True)
