@@ -12,8 +12,16 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query
 
 from api.problems import ProblemError, invalid_field
+from api.schemas.common import Page
+from nas.store.resources import WithJob
+from nas.store.tables import ResourceRow
 
+F = TypeVar("F")
+R = TypeVar("R", bound=ResourceRow)
 T = TypeVar("T")
+
+Describe = Callable[[Sequence[F]], list[T]]
+"""What was found, as answers show it."""
 
 _MAX_NUMBER = 2**63 - 1
 
@@ -49,14 +57,24 @@ class PageRequest:
                 return number
         raise self._refusal()
 
+    def of_resources(
+        self, kind: str, read: Callable[..., Sequence[WithJob[R]]], describe: Describe[WithJob[R], T]
+    ) -> Page[T]:
+        """A page of resources, newest first; `read` is one of the store's `list`, given the rest."""
+        found = read(page_size=self.num_to_read, after=self.after_resource(kind))
+        return self.cut(kind, found, lambda resource: resource.cursor, describe)
+
     def cut(
-        self, kind: str, found: Sequence[T], cursor_of: Callable[[T], tuple[Any, ...]]
-    ) -> tuple[Sequence[T], str | None]:
-        """The items of the page, and the token of the next one if there is one."""
-        if len(found) <= self.size:
-            return found, None
+        self,
+        kind: str,
+        found: Sequence[F],
+        cursor_of: Callable[[F], tuple[Any, ...]],
+        describe: Describe[F, T],
+    ) -> Page[T]:
+        """The page, made of what was found for it, with the token of the next one if there is one."""
         shown = found[: self.size]
-        return shown, _encode(kind, *cursor_of(shown[-1]))
+        token = _encode(kind, *cursor_of(shown[-1])) if len(found) > self.size else None
+        return Page(items=describe(shown), next_page_token=token)
 
     def _moment(self, text: str) -> datetime:
         try:
@@ -70,6 +88,11 @@ class PageRequest:
     def _refusal(self) -> ProblemError:
         message = "not a page token of this list; use next_page_token as it was given, or begin without"
         return invalid_field("page_token", self.token, message)
+
+
+def each(describe: Callable[[F], T]) -> Describe[F, T]:
+    """Describes a page item by item."""
+    return lambda found: [describe(item) for item in found]
 
 
 def get_page_request(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.deps import CreationDep, Name, SessionDep
-from api.pages import PageDep
+from api.pages import PageDep, each
 from api.schemas.common import Page
 from api.schemas.datasets import Dataset, DatasetCreate, describe_dataset
 from api.strict import StrictRoute
@@ -38,9 +39,7 @@ def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
 @router.get("", operation_id="list_datasets")
 def list_datasets(session: SessionDep, page: PageDep) -> Page[Dataset]:
     """Data sets, newest first."""
-    found = datasets.list(session, page_size=page.num_to_read, after=page.after_resource("datasets"))
-    shown, token = page.cut("datasets", found, lambda dataset: dataset.cursor)
-    return Page(items=[describe_dataset(dataset) for dataset in shown], next_page_token=token)
+    return page.of_resources("datasets", partial(datasets.list, session), each(describe_dataset))
 
 
 @router.get("/{dataset_id}", operation_id="get_dataset")

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from api.deps import Name, QueueDep, ServicesDep
 from api.event_stream import event_stream
-from api.pages import PageDep, PageRequest
+from api.pages import PageDep, PageRequest, each
 from api.schemas.common import Page
 from api.schemas.jobs import Job, JobEvent, describe_event, describe_job
 from api.strict import StrictRoute
@@ -33,8 +33,7 @@ def list_jobs(
     """Jobs, newest first."""
     after = page.after_resource("jobs")
     found = queue.list(page_size=page.num_to_read, after=after, states=state)
-    shown, token = page.cut("jobs", found, lambda job: (job.created_at, job.id))
-    return Page(items=[describe_job(job) for job in shown], next_page_token=token)
+    return page.cut("jobs", found, lambda job: (job.created_at, job.id), each(describe_job))
 
 
 @router.get("/{job_id}", operation_id="get_job")
@@ -77,5 +76,4 @@ def list_job_events(
 def _page(queue: JobQueue, job_id: str, page: PageRequest, last_event_id: int) -> Page[JobEvent]:
     after = max(last_event_id, page.after_number(job_id, first=1))
     found = queue.events(job_id, after_id=after, limit=page.num_to_read)
-    shown, token = page.cut(job_id, found, lambda event: (event.id,))
-    return Page(items=[describe_event(event) for event in shown], next_page_token=token)
+    return page.cut(job_id, found, lambda event: (event.id,), each(describe_event))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
@@ -9,7 +11,7 @@ from api.deps import CreationDep, IfNoneMatch, Name, SessionDep, SupernetFilter
 from api.etags import tagged_json
 from api.feasibility import refuse_infeasible
 from api.fronts import figures_of_rows, front
-from api.pages import PageDep
+from api.pages import PageDep, each
 from api.schemas.common import Page
 from api.schemas.evaluations import Trial, describe_trial
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
@@ -51,10 +53,8 @@ def create_search(body: SearchCreate, create: CreationDep) -> Response:
 @router.get("", operation_id="list_searches")
 def list_searches(session: SessionDep, page: PageDep, supernet_id: SupernetFilter = None) -> Page[Search]:
     """Searches, newest first."""
-    after = page.after_resource("searches")
-    found = searches.list(session, page_size=page.num_to_read, after=after, supernet_id=supernet_id)
-    shown, token = page.cut("searches", found, lambda search: search.cursor)
-    return Page(items=[describe_search(search) for search in shown], next_page_token=token)
+    read = partial(searches.list, session, supernet_id=supernet_id)
+    return page.of_resources("searches", read, each(describe_search))
 
 
 @router.get("/{search_id}", operation_id="get_search")
@@ -69,8 +69,7 @@ def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> P
     searches.get(session, search_id)
     after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
     found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
-    shown, token = page.cut(search_id, found, lambda trial: (trial.trial.number,))
-    return Page(items=[describe_trial(trial) for trial in shown], next_page_token=token)
+    return page.cut(search_id, found, lambda trial: (trial.trial.number,), each(describe_trial))
 
 
 @router.get("/{search_id}/pareto", response_model=SearchFrontier, operation_id="get_search_pareto")

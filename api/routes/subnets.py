@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
@@ -65,10 +66,8 @@ def create_subnet(body: SubnetCreate, create: CreationDep) -> Response:
 @router.get("", operation_id="list_subnets")
 def list_subnets(session: SessionDep, page: PageDep, supernet_id: SupernetFilter = None) -> Page[Subnet]:
     """Subnets, newest first."""
-    after = page.after_resource("subnets")
-    found = subnets.list(session, page_size=page.num_to_read, after=after, supernet_id=supernet_id)
-    shown, token = page.cut("subnets", found, lambda subnet: subnet.cursor)
-    return Page(items=_described(session, shown), next_page_token=token)
+    read = partial(subnets.list, session, supernet_id=supernet_id)
+    return page.of_resources("subnets", read, partial(_described, session))
 
 
 @router.get("/{subnet_id}", operation_id="get_subnet")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.deps import CreationDep, Name, SessionDep
-from api.pages import PageDep
+from api.pages import PageDep, each
 from api.problems import ProblemError, field_error, invalid_field
 from api.schemas.common import Page
 from api.schemas.supernets import (
@@ -58,9 +59,7 @@ def create_supernet(body: SupernetCreate, create: CreationDep) -> Response:
 @router.get("", operation_id="list_supernets")
 def list_supernets(session: SessionDep, page: PageDep) -> Page[Supernet]:
     """Supernets, newest first."""
-    found = supernets.list(session, page_size=page.num_to_read, after=page.after_resource("supernets"))
-    shown, token = page.cut("supernets", found, lambda supernet: supernet.cursor)
-    return Page(items=[describe_supernet(supernet) for supernet in shown], next_page_token=token)
+    return page.of_resources("supernets", partial(supernets.list, session), each(describe_supernet))
 
 
 @router.get("/{supernet_id}", operation_id="get_supernet")

@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from nas.job import JobKind
 from nas.store.ids import Prefix, new_id
-from nas.store.jobs import JobQueue
-from nas.store.resources import Cursor, WithJob, get_resource, get_row, list_resources
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
 from nas.store.tables import DatasetRow
 
 
@@ -42,12 +41,8 @@ def create(
     spec: dict[str, Any],
 ) -> WithJob[DatasetRow]:
     """A data set to be imported, and the job that will."""
-    dataset_id = new_id(Prefix.DATASET)
-    job = JobQueue.enqueue(session, kind=JobKind.IMPORT_DATASET, resource_id=dataset_id, spec=spec)
-    row = DatasetRow(id=dataset_id, display_name=display_name, labels=labels, job_id=job.id, source=source)
-    session.add(row)
-    session.flush()
-    return WithJob(row, job)
+    row = DatasetRow(id=new_id(Prefix.DATASET), display_name=display_name, labels=labels, source=source)
+    return create_resource(session, row, kind=JobKind.IMPORT_DATASET, spec=spec)
 
 
 def get(session: Session, dataset_id: str) -> WithJob[DatasetRow]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.orm import Session
 
 from nas.errors import NotFoundError
-from nas.job import Job
-from nas.store.jobs import as_job
+from nas.job import Job, JobKind
+from nas.store.jobs import JobQueue, as_job
 from nas.store.tables import JobRow, ResourceRow
 
 R = TypeVar("R", bound=ResourceRow)
@@ -32,6 +32,17 @@ class WithJob(Generic[R]):
     def cursor(self) -> Cursor:
         """What to pass as `after` for the page that begins behind this resource."""
         return self.row.created_at, self.row.id
+
+
+def create_resource(
+    session: Session, row: R, *, kind: JobKind, spec: dict[str, Any], depends_on: str | None = None
+) -> WithJob[R]:
+    """The new resource and the job that will make it, which waits for the job `depends_on`."""
+    job = JobQueue.enqueue(session, kind=kind, resource_id=row.id, spec=spec, depends_on=depends_on)
+    row.job_id = job.id
+    session.add(row)
+    session.flush()
+    return WithJob(row, job)
 
 
 def get_resource(session: Session, model: type[R], resource_id: str, *, noun: str) -> WithJob[R]:

@@ -14,8 +14,7 @@ from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
 from nas.store import supernets
 from nas.store.ids import Prefix, new_id
-from nas.store.jobs import JobQueue
-from nas.store.resources import Cursor, WithJob, get_resource, list_resources
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, list_resources
 from nas.store.tables import EvaluationRow, SearchRow, TrialRow
 
 
@@ -42,18 +41,13 @@ def create(
     extends: str | None = None,
 ) -> WithJob[SearchRow]:
     """A search to be run; its job waits for the supernet's training."""
-    search_id = new_id(Prefix.SEARCH)
     training = supernets.get(session, supernet_id).job
     if extends is not None:
         _check_extensible(get(session, extends), supernet_id)
-    job = JobQueue.enqueue(
-        session, kind=JobKind.SEARCH, resource_id=search_id, spec=spec, depends_on=training.id
-    )
     row = SearchRow(
-        id=search_id,
+        id=new_id(Prefix.SEARCH),
         display_name=display_name,
         labels=labels,
-        job_id=job.id,
         supernet_id=supernet_id,
         constraints=constraints,
         objectives=[*objectives],
@@ -62,9 +56,7 @@ def create(
         seed=seed,
         extends=extends,
     )
-    session.add(row)
-    session.flush()
-    return WithJob(row, job)
+    return create_resource(session, row, kind=JobKind.SEARCH, spec=spec, depends_on=training.id)
 
 
 def get(session: Session, search_id: str) -> WithJob[SearchRow]:

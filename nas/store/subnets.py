@@ -15,8 +15,7 @@ from nas.errors import NotFoundError
 from nas.job import JobKind
 from nas.store import supernets
 from nas.store.ids import Prefix, new_id
-from nas.store.jobs import JobQueue
-from nas.store.resources import Cursor, WithJob, get_resource, get_row, list_resources
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
 from nas.store.tables import ArtifactRow, SubnetRow
 
 
@@ -42,16 +41,11 @@ def create(
     spec: dict[str, Any],
 ) -> WithJob[SubnetRow]:
     """A subnet to be specialised; its job waits for the supernet's training."""
-    subnet_id = new_id(Prefix.SUBNET)
     training = supernets.get(session, supernet_id).job
-    job = JobQueue.enqueue(
-        session, kind=JobKind.SPECIALISE, resource_id=subnet_id, spec=spec, depends_on=training.id
-    )
     row = SubnetRow(
-        id=subnet_id,
+        id=new_id(Prefix.SUBNET),
         display_name=display_name,
         labels=labels,
-        job_id=job.id,
         supernet_id=supernet_id,
         architecture_key=architecture.key,
         architecture=architecture.to_json(),
@@ -60,9 +54,7 @@ def create(
         size_bytes=int(costs["size_bytes"]),
         peak_activation_bytes=int(costs["peak_activation_bytes"]),
     )
-    session.add(row)
-    session.flush()
-    return WithJob(row, job)
+    return create_resource(session, row, kind=JobKind.SPECIALISE, spec=spec, depends_on=training.id)
 
 
 def get(session: Session, subnet_id: str) -> WithJob[SubnetRow]:

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from nas.job import JobKind
 from nas.store import datasets
 from nas.store.ids import Prefix, new_id
-from nas.store.jobs import JobQueue
-from nas.store.resources import Cursor, WithJob, get_resource, get_row, list_resources
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
 from nas.store.tables import SupernetRow, TrainingPointRow
 
 
@@ -47,25 +46,18 @@ def create(
     spec: dict[str, Any],
 ) -> WithJob[SupernetRow]:
     """A supernet to be trained; its job waits for the data set's import."""
-    supernet_id = new_id(Prefix.SUPERNET)
     importing = datasets.get(session, dataset_id).job
-    job = JobQueue.enqueue(
-        session, kind=JobKind.TRAIN, resource_id=supernet_id, spec=spec, depends_on=importing.id
-    )
     row = SupernetRow(
-        id=supernet_id,
+        id=new_id(Prefix.SUPERNET),
         display_name=display_name,
         labels=labels,
-        job_id=job.id,
         dataset_id=dataset_id,
         search_space=search_space,
         recipe=recipe,
         seed=seed,
         num_workers=num_workers,
     )
-    session.add(row)
-    session.flush()
-    return WithJob(row, job)
+    return create_resource(session, row, kind=JobKind.TRAIN, spec=spec, depends_on=importing.id)
 
 
 def get(session: Session, supernet_id: str) -> WithJob[SupernetRow]:
