@@ -24,7 +24,7 @@ from nas.store import evaluations, searches, supernets
 from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.store.tables import SearchRow
-from nas.trial import Evaluation, Split
+from nas.trial import Evaluation
 from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
@@ -104,15 +104,7 @@ class _Recorder:
         What was known before the search's first attempt stays written: its trials on those are reused ones.
         """
         with database.session() as session:
-            rows = evaluations.known(
-                session,
-                self._trained.row.id,
-                checkpoint=self._trained.checkpoint,
-                split=Split.VAL,
-                num_images=self._trained.num_val,
-                calibration=self._trained.calibration,
-            )
-            for key, row in rows.items():
+            for key, row in evaluations.known(session, self._trained.protocol).items():
                 evaluation = evaluations.as_evaluation(row, self._trained.space.parse(row.architecture))
                 self._known[key] = _Recorded(evaluation, row.id)
         ids = sorted(known.id for known in self._known.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -156,16 +157,12 @@ class _Subject:
 
     def recorded(self, database: Database, split: Split, calibration: str) -> Evaluation | None:
         """What is recorded of this network with these weights on all of `split`."""
+        num_images = len(self._data.labels(split))
+        protocol = replace(
+            self._trained.protocol, split=split, num_images=num_images, calibration=calibration
+        )
         with database.session() as session:
-            row = evaluations.find(
-                session,
-                self._trained.row.id,
-                self._architecture.key,
-                checkpoint=self._trained.checkpoint,
-                split=split,
-                num_images=len(self._data.labels(split)),
-                calibration=calibration,
-            )
+            row = evaluations.find(session, protocol, self._architecture.key)
         return None if row is None else evaluations.as_evaluation(row, self._architecture)
 
     def write(self, folder: Path, figures: PublishedFigures, stop_check: StopCheck) -> list[BundleFile]:

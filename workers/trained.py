@@ -11,7 +11,9 @@ from nas.costs import costs
 from nas.errors import ConflictError
 from nas.space import SearchSpace
 from nas.store import datasets
+from nas.store.evaluations import EvaluationProtocol
 from nas.store.tables import SupernetRow
+from nas.trial import Split
 from search_spaces import SPACES
 from workers.weights import SupernetDescription
 
@@ -31,6 +33,17 @@ class TrainedSupernet:
     def space(self) -> SearchSpace:
         """The space whose networks it holds."""
         return SPACES[self.description.search_space]
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How a search measures: on all of val."""
+        return EvaluationProtocol(
+            supernet_id=self.row.id,
+            checkpoint=self.checkpoint,
+            split=Split.VAL,
+            num_images=self.num_val,
+            calibration=self.calibration,
+        )
 
     def costs(self, architecture: Architecture) -> dict[str, int]:
         """What the network costs with this data set's classes and channels, by name."""

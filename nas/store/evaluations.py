@@ -106,12 +106,9 @@ def record(
         if not is_superseded:
             _supersede(session, protocol, figures)
         return inserted, True
-    existing = session.execute(
-        select(EvaluationRow.id).where(
-            *_is_measured_by(protocol), EvaluationRow.architecture_key == evaluation.architecture.key
-        )
-    )
-    return existing.scalar_one(), False
+    existing = find(session, protocol, evaluation.architecture.key)
+    assert existing is not None  # it is what the new one met
+    return existing.id, False
 
 
 def get(session: Session, evaluation_id: int) -> EvaluationRow:
@@ -131,44 +128,17 @@ def get_many(session: Session, evaluation_ids: list[int]) -> list[EvaluationRow]
     return [rows[evaluation_id] for evaluation_id in evaluation_ids]
 
 
-def find(
-    session: Session,
-    supernet_id: str,
-    architecture_key: str,
-    *,
-    checkpoint: str,
-    split: Split,
-    num_images: int,
-    calibration: str,
-) -> EvaluationRow | None:
+def find(session: Session, protocol: EvaluationProtocol, architecture_key: str) -> EvaluationRow | None:
     """The evaluation of one network measured in exactly this way."""
     return session.scalar(
         select(EvaluationRow).where(
-            *_is_measured_as(supernet_id, checkpoint, split),
-            EvaluationRow.architecture_key == architecture_key,
-            EvaluationRow.num_images == num_images,
-            EvaluationRow.calibration == calibration,
+            *_is_measured_by(protocol), EvaluationRow.architecture_key == architecture_key
         )
     )
 
 
-def known(
-    session: Session,
-    supernet_id: str,
-    *,
-    checkpoint: str,
-    split: Split,
-    num_images: int,
-    calibration: str,
-) -> dict[str, EvaluationRow]:
+def known(session: Session, protocol: EvaluationProtocol) -> dict[str, EvaluationRow]:
     """Everything measured in exactly this way, by architecture key."""
-    protocol = EvaluationProtocol(
-        supernet_id=supernet_id,
-        checkpoint=checkpoint,
-        split=split,
-        num_images=num_images,
-        calibration=calibration,
-    )
     query = select(EvaluationRow).where(*_is_measured_by(protocol)).order_by(EvaluationRow.id)
     return {row.architecture_key: row for row in session.scalars(query)}
 

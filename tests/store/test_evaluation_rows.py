@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import numpy as np
@@ -114,15 +115,18 @@ def test_an_unknown_cost_is_an_error_and_nothing_is_recorded(database, supernet_
         assert session.scalar(text("SELECT count(*) FROM evaluations")) == 0
 
 
-def test_known_is_what_was_measured_in_exactly_this_way(database, supernet_id, evaluation, costs):
+def test_known_is_what_was_measured_in_exactly_this_way(database, protocol, evaluation, costs):
+    keys = [evaluation(width).architecture.key for width in (8, 16)]
     with database.begin() as session:
         for measured in (evaluation(8), evaluation(16), evaluation(8, checkpoint="c1")):
-            evaluations.record(session, supernet_id, measured, costs)
-    way = {"split": Split.VAL, "num_images": 100, "calibration": "train[:256]/64"}
+            evaluations.record(session, protocol.supernet_id, measured, costs)
+    others = replace(protocol, num_images=50)
     with database.session() as session:
-        known = evaluations.known(session, supernet_id, checkpoint="c0", **way)
-        assert set(known) == {evaluation(8).architecture.key, evaluation(16).architecture.key}
-        assert not evaluations.known(session, supernet_id, checkpoint="c0", **way | {"num_images": 50})
+        known = evaluations.known(session, protocol)
+        assert list(known) == keys
+        assert not evaluations.known(session, others)
+        assert evaluations.find(session, protocol, keys[1]).id == known[keys[1]].id
+        assert evaluations.find(session, others, keys[1]) is None
 
 
 def test_the_best_is_what_reading_every_row_finds(database, measured, protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from nas.errors import ArtifactError
 from nas.job import JobState
 from nas.store import evaluations, subnets
+from nas.store.evaluations import EvaluationProtocol
 from nas.store.tables import EvaluationRow
 from nas.trial import Evaluation, Split
 from supernet.evaluate import SubnetEvaluator
@@ -155,13 +156,9 @@ def test_a_module_that_rounds_otherwise_than_the_search_is_published_with_its_ow
     with trained.site.database.session() as session:
         recorded = evaluations.get(session, recorded_id)
         assert recorded.num_correct == recorded_correct
+        names = [field.name for field in fields(EvaluationProtocol)]
         known = evaluations.known(
-            session,
-            trained.supernet_id,
-            checkpoint=recorded.checkpoint,
-            split=Split.VAL,
-            num_images=recorded.num_images,
-            calibration=recorded.calibration,
+            session, EvaluationProtocol(**{name: getattr(recorded, name) for name in names})
         )
     assert known[architecture.key].id == recorded_id != rows[Split.VAL].id
     # And its own test figures are measured once as well.
