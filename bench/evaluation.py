@@ -1,47 +1,98 @@
-"""Measuring a subnet, recalibration included, against the plain reference."""
+"""Measuring subnets, recalibration included, against the plain reference.
+
+Timed on both sides, for every network: batch-norm statistics on the 512 calibration images, then the
+1,000 validation images, from images in memory to the best classes. Ours is `SubnetEvaluator` as a
+search uses it, from uint8 pixels: normalising them is inside, resizing them to another resolution
+happens once in the warm-up and is kept, as in a search. The reference takes normalised images and
+resizes them for each network, as the public code's data loader does. Activations kept between networks
+are thrown away before every run, so each run pays for its own. Same architectures, images and
+numbers of images in both; weights are random, which costs the same as trained ones.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from bench.paired import time_paired
+from bench.paired import Paired, time_paired
 from bench.reference import ReferenceSupernet, statistics_by_copy
+from nas.architecture import Architecture
+from nas.space import SearchSpace
 from search_spaces import SPACES
-from supernet.batchnorm import recalibrate
+from supernet.data import DataSplits, ImageSet, ResizedSplits, SourceImages, SplitPlan, make_splits
+from supernet.evaluate import SEARCH_KEPT_BYTES, SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training import tune_malloc
 
-NUM_CALIBRATION, NUM_VALIDATION, BATCH_SIZE = 512, 1000, 250
+NUM_CALIBRATION, NUM_VALIDATION, REFERENCE_BATCH_SIZE = 512, 1000, 250
+SEARCHED = {"micro": (4, 4), "ofa_mobilenetv3_32": (1, 3)}
+"""The parents in a search's batch and the children of each, by space."""
+CLASSES = tuple("abcdefghij")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """One thread, 512 calibration and 1,000 validation images, four random networks of `micro`."""
-    del arguments
+    """One thread; random networks, and a batch as a search proposes it."""
+    parser = argparse.ArgumentParser(prog="bench evaluation")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--space", choices=SEARCHED, action="append", help="only these; by default all")
+    options = parser.parse_args(arguments)
     tune_malloc()
     torch.set_num_threads(1)
-    space = SPACES["micro"]
-    rng = np.random.default_rng(0)
-    networks = [space.sample(rng) for _ in range(4)]
-    images = torch.randn(NUM_CALIBRATION + NUM_VALIDATION, 3, 32, 32)
-    calibration, validation = images.split([NUM_CALIBRATION, NUM_VALIDATION])
-    ours, plain = Supernet(space, num_classes=10).eval(), ReferenceSupernet(space, num_classes=10)
+    for name in options.space or SEARCHED:
+        space, (parents, children) = SPACES[name], SEARCHED[name]
+        rng = np.random.default_rng(0)
+        random = [space.sample(rng) for _ in range(4)]
+        searched = _mutants(space, rng, parents=parents, children=children)
+        for networks, how in ((random, "random"), (searched, "as in a search")):
+            paired = _compare(space, networks, options.pairs)
+            print(paired.line(f"{len(networks)} networks of {name}, {how}, 1 thread"), flush=True)
+
+
+def _mutants(
+    space: SearchSpace, rng: np.random.Generator, *, parents: int, children: int
+) -> list[Architecture]:
+    """Random networks and neighbours of each, in no order: what a round around a frontier looks like."""
+    first = [space.sample(rng) for _ in range(parents)]
+    networks = first + [space.mutate(parent, rng) for parent in first for _ in range(children)]
+    return [networks[i] for i in rng.permutation(len(networks))]
+
+
+def _compare(space: SearchSpace, networks: Sequence[Architecture], pairs: int) -> Paired:
+    data = ResizedSplits(_splits(space.resolutions_px()[-1]))
+    ours = Supernet(space, num_classes=len(CLASSES)).eval()
+    plain = ReferenceSupernet(space, num_classes=len(CLASSES))
+    calibration = data.splits.train.take(data.splits.calibration)
+    images = [_plain_images(data, part) for part in (calibration, data.splits.val)]
 
     def measure_ours() -> None:
+        evaluator = SubnetEvaluator(ours, data, checkpoint="bench", max_kept_bytes=SEARCH_KEPT_BYTES)
         for network in networks:
-            statistics = recalibrate(ours, network, calibration.split(BATCH_SIZE))
-            with torch.no_grad():
-                for batch in validation.split(BATCH_SIZE):
-                    ours(batch, network, statistics)
+            evaluator.evaluate(network)
 
     def measure_reference() -> None:
         for network in networks:
-            layers = space.lower(network, num_classes=10)
-            own = statistics_by_copy(plain, layers, calibration.split(BATCH_SIZE))
+            layers = space.lower(network, num_classes=len(CLASSES))
+            own = statistics_by_copy(plain, layers, images[0].split(REFERENCE_BATCH_SIZE))
             with torch.no_grad():
-                for batch in validation.split(BATCH_SIZE):
-                    own(batch, layers)
+                for batch in images[1].split(REFERENCE_BATCH_SIZE):
+                    own(batch, layers).argmax(dim=1)
 
-    print(time_paired(measure_ours, measure_reference, pairs=5).line("four subnets of micro, 1 thread"))
+    return time_paired(measure_ours, measure_reference, pairs=pairs)
+
+
+def _splits(side: int) -> DataSplits:
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> ImageSet:
+        pixels = rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+        return ImageSet(images=pixels, labels=np.arange(count) % len(CLASSES), class_names=CLASSES)
+
+    source = SourceImages(train=images(2 * NUM_VALIDATION), test=images(len(CLASSES)))
+    return make_splits(source, SplitPlan(val_fraction=0.5, calibration_images=NUM_CALIBRATION))
+
+
+def _plain_images(data: ResizedSplits, part: ImageSet) -> torch.Tensor:
+    return data.normalise(torch.from_numpy(part.images)).contiguous()

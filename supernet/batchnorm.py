@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,10 @@ from supernet.elastic.batch_norm import EPS
 
 if TYPE_CHECKING:
     from supernet.network import Supernet
+
+
+MeanAndVariance = tuple[Tensor, Tensor]
+"""Of one batch at one layer; each of shape (channels,)."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +48,43 @@ def recalibrate(
     normalised image tensors (N, C, H, W), or pairs of images and labels. The supernet, its mode
     included, is untouched. Source: Once-for-All's `reset_running_statistics`; AttentiveNAS.
     """
-    totals = _Totals()
-    for batch in batches:
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        supernet.run(images, architecture, totals.normalise)
-        totals.num_batches += 1
-    return totals.statistics()
+    return mean_statistics(
+        _measure_batch(supernet, architecture, batch if isinstance(batch, Tensor) else batch[0])
+        for batch in batches
+    )
 
 
-class _Totals:
-    """Sums each batch's statistics while normalising by them."""
+class BatchStatistics:
+    """Notes the mean and the unbiased variance of a batch at every layer while normalising by them."""
 
     def __init__(self) -> None:
-        self.num_batches = 0
-        self._means: dict[str, Tensor] = {}
-        self._variances: dict[str, Tensor] = {}
+        self.by_slot: dict[str, MeanAndVariance] = {}
 
     def normalise(self, x: Tensor, slot: str, weight: Tensor, bias: Tensor) -> Tensor:
+        """`x` normalised by its own statistics."""
         mean, variance = torch.zeros_like(weight), torch.zeros_like(weight)
         # With momentum 1 the "running" buffers end up holding exactly this batch's statistics.
         x = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=EPS)
-        self._means[slot] = self._means.get(slot, 0) + mean
-        self._variances[slot] = self._variances.get(slot, 0) + variance
+        self.by_slot[slot] = (mean, variance)
         return x
 
-    def statistics(self) -> Statistics:
-        if not self.num_batches:
-            raise ValueError("recalibration needs at least one batch of training images")
-        return Statistics(
-            means={slot: total / self.num_batches for slot, total in self._means.items()},
-            variances={slot: total / self.num_batches for slot, total in self._variances.items()},
-        )
+
+def mean_statistics(batches: Iterable[BatchStatistics]) -> Statistics:
+    """The plain mean of the batches' statistics, summed in their order."""
+    measured = [batch.by_slot for batch in batches]
+    if not measured:
+        raise ValueError("recalibration needs at least one batch of training images")
+
+    def mean_of(slot: str, which: int) -> Tensor:
+        return reduce(torch.add, (by_slot[slot][which] for by_slot in measured)) / len(measured)
+
+    return Statistics(
+        means={slot: mean_of(slot, 0) for slot in measured[0]},
+        variances={slot: mean_of(slot, 1) for slot in measured[0]},
+    )
+
+
+def _measure_batch(supernet: Supernet, architecture: Architecture, images: Tensor) -> BatchStatistics:
+    statistics = BatchStatistics()
+    supernet.run(images, architecture, statistics.normalise)
+    return statistics

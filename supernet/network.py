@@ -23,7 +23,7 @@ from supernet.elastic.batch_norm import (
 from supernet.elastic.conv import ElasticConv
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.stateless import activate, run_stateless
-from supernet.graph import run_layers
+from supernet.graph import RunLayer, run_layers
 from supernet.resize import resize
 
 
@@ -50,7 +50,8 @@ class Slot(nn.Module):
             x = self.weights(x, layer)
         if self.bn is not None:
             x = self.bn(x, layer.name, normalise)
-        return activate(x, layer.act)
+        # The tensor is this layer's own; while training its old values may be needed for the gradient.
+        return activate(x, layer.act, in_place=not torch.is_grad_enabled())
 
 
 class Supernet(nn.Module):
@@ -111,6 +112,10 @@ class Supernet(nn.Module):
         """Logits with batch-norm statistics from `normalise`, whatever the mode."""
         layers = self.lower(architecture)
         images = resize(images, layers[0].in_height).contiguous(memory_format=torch.channels_last)
+        return run_layers(layers, images, self.layer_runner(normalise, dropout=dropout))
+
+    def layer_runner(self, normalise: Normaliser, *, dropout: float = 0.0) -> RunLayer:
+        """What runs one layer of any network, sliced from the shared weights."""
 
         def run_layer(layer: LayerSpec, inputs: Sequence[Tensor]) -> Tensor:
             if layer.kind is LayerKind.LINEAR:
@@ -120,7 +125,7 @@ class Supernet(nn.Module):
                 return self.slot(layer)(inputs[0], layer, normalise)
             return activate(run_stateless(layer, inputs), layer.act)
 
-        return run_layers(layers, images, run_layer)
+        return run_layer
 
     def lower(self, architecture: Architecture) -> tuple[LayerSpec, ...]:
         """The architecture's layers for this supernet's classes and channels."""

@@ -13,7 +13,7 @@ from nas.errors import NasError
 from nas.trial import Evaluation
 from search_spaces import SPACES
 from supernet.data import ResizedSplits
-from supernet.evaluate import SubnetEvaluator
+from supernet.evaluate import SEARCH_KEPT_BYTES, SubnetEvaluator
 from supernet.training.memory import tune_malloc
 from workers.datasets import DatasetReference
 from workers.weights import SupernetDescription, load_weights
@@ -34,7 +34,9 @@ class EvaluationActor:
         torch.set_num_threads(1)
         self._space = SPACES[description.search_space]
         supernet = load_weights(description, weights)
-        self._evaluator = SubnetEvaluator(supernet, ResizedSplits(data.load()), checkpoint=checkpoint)
+        self._evaluator = SubnetEvaluator(
+            supernet, ResizedSplits(data.load()), checkpoint=checkpoint, max_kept_bytes=SEARCH_KEPT_BYTES
+        )
 
     def evaluate(self, architecture: dict[str, Any]) -> Evaluation:
         """The network's accuracy on val."""

@@ -6,7 +6,7 @@ have seen, and nothing about the data order has to be checkpointed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from nas.errors import InvalidRequestError
 from nas.trial import Split
 from supernet.data.augmentation import Augmentation, crop_and_flip, draw_shifts
-from supernet.data.preprocess import ResizedSplits, normalise, standardise, to_channels_last
+from supernet.data.preprocess import ResizedSplits, standardise, to_channels_last
 from supernet.data.splits import DataSplits
 
 # Streams of randomness that must not repeat each other under one seed.
@@ -77,14 +77,19 @@ class TrainingBatches:
 
 
 def calibration_batches(resized: ResizedSplits, resolution: int, batch_size: int) -> Iterator[Tensor]:
-    """Normalised float32 calibration images in channels_last, not augmented, always in one order.
+    """Normalised float32 calibration images in channels_last, not augmented, always in one order."""
+    for pixels in calibration_pixels(resized, resolution, batch_size):
+        yield resized.normalise(pixels)
+
+
+def calibration_pixels(resized: ResizedSplits, resolution: int, batch_size: int) -> Sequence[Tensor]:
+    """The uint8 images of each calibration batch.
 
     As few batches as `batch_size` allows, their sizes differing by at most one: recalibration is a
     plain mean over batches, in which the images of a small last batch would weigh more.
     """
     images = resized.calibration_images(resolution)
-    for piece in images.tensor_split(ceil(len(images) / batch_size)):
-        yield normalise(piece, resized.splits.mean, resized.splits.std)
+    return images.tensor_split(ceil(len(images) / batch_size))
 
 
 def calibration_id(splits: DataSplits, batch_size: int) -> str:
@@ -96,9 +101,16 @@ def evaluation_batches(
     resized: ResizedSplits, split: Split, resolution: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(normalised float32 images in channels_last, int64 labels) of `split`, all of it, in its order."""
-    whole = (resized.images(split, resolution), resized.labels(split))
-    for piece, labels in zip(*(torch.split(part, batch_size) for part in whole), strict=True):
-        yield normalise(piece, resized.splits.mean, resized.splits.std), labels
+    pixels = evaluation_pixels(resized, split, resolution, batch_size)
+    for piece, labels in zip(pixels, resized.labels(split).split(batch_size), strict=True):
+        yield resized.normalise(piece), labels
+
+
+def evaluation_pixels(
+    resized: ResizedSplits, split: Split, resolution: int, batch_size: int
+) -> Sequence[Tensor]:
+    """The uint8 images of each batch of `split`, in its order."""
+    return resized.images(split, resolution).split(batch_size)
 
 
 def _check_batch_size(batch_size: int, num_images: int) -> None:

@@ -88,6 +88,10 @@ class ResizedSplits:
         """(n, c, resolution, resolution) uint8 calibration images, in the order of their use."""
         return self._at(_CALIBRATION, resolution)
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 images as networks see them: `normalise` with this data set's mean and deviation."""
+        return normalise(pixels, self.splits.mean, self.splits.std)
+
     def _at(self, name: str, resolution: int) -> Tensor:
         key = (name, resolution)
         if key not in self._resized:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.layers import Act, LayerKind, LayerSpec
 
-_ACTS: dict[Act, Callable[[Tensor], Tensor]] = {
+_ACTS: dict[Act, Callable[..., Tensor]] = {
     Act.RELU: F.relu,
     Act.HARD_SWISH: F.hardswish,
     Act.HARD_SIGMOID: F.hardsigmoid,
@@ -18,9 +18,9 @@ _ACTS: dict[Act, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activate(x: Tensor, act: Act | None) -> Tensor:
-    """The activation, or `x` itself for None."""
-    return x if act is None else _ACTS[act](x)
+def activate(x: Tensor, act: Act | None, *, in_place: bool = False) -> Tensor:
+    """The activation, or `x` itself for None; `in_place` writes it over an `x` that nobody else reads."""
+    return x if act is None else _ACTS[act](x, inplace=in_place)
 
 
 def run_stateless(layer: LayerSpec, inputs: Sequence[Tensor]) -> Tensor:
