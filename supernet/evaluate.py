@@ -56,8 +56,9 @@ class SubnetEvaluator:
     ) -> None:
         """`checkpoint` is the SHA-256 of the supernet's weights: it names what was measured.
 
-        `stop_check` is called before each batch. Up to `max_kept_bytes` of activations are kept for networks that begin alike. That is for
-        weights that change no more: leave it at 0 while the supernet trains.
+        Up to `max_kept_bytes` of activations are kept for networks that begin alike. That is for weights
+        that change no more: leave it at 0 while the supernet trains. `stop_check` is called before each
+        batch.
         """
         self._supernet = supernet
         self._data = data
