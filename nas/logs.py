@@ -29,7 +29,12 @@ class FieldFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """The line without its traceback."""
-        fields = {name: value for name, value in record.__dict__.items() if name not in _OWN}
+        # Ray's record factory adds a time of its own, with an underscore, once Ray is imported.
+        fields = {
+            name: value
+            for name, value in record.__dict__.items()
+            if name not in _OWN and not name.startswith("_")
+        }
         written = "".join(f" {name}={_written(value)}" for name, value in fields.items())
         return super().formatMessage(record) + written
 

@@ -65,3 +65,18 @@ def test_a_process_that_is_configured_writes_them_to_standard_error():
     assert done.stdout == ""
     assert done.stderr.endswith(" INFO nas started worker=host:1\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_a_library_adds_to_records_for_itself_is_no_field():
+    make = logging.getLogRecordFactory()
+
+    def made(*arguments, **named):
+        record = make(*arguments, **named)
+        record._library_timestamp_ns = 1
+        return record
+
+    logging.setLogRecordFactory(made)
+    try:
+        assert line("job claimed").endswith("job claimed")
+    finally:
+        logging.setLogRecordFactory(make)
