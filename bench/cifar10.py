@@ -186,7 +186,7 @@ def _pid_of_serve(home: Path) -> int:
 
 def _kill_worker_of(serve: int) -> bool:
     # Of this service alone: another on the machine is none of ours.
-    ask = ["pgrep", "-P", str(serve), "-f", "-m workers$"]
+    ask = ["pgrep", "-P", str(serve), "-f", "python -m workers$"]
     found = subprocess.run(ask, capture_output=True, text=True, check=False)
     for pid in found.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
