@@ -3,9 +3,8 @@
     python verify.py                     # in the unzipped folder
     python verify.py --images check.npz  # a path or an http(s) URL, where the bundle carries no images
 
-Exit status 0: every file is the published one, `model.py` classifies as many images rightly as
-`card.json` says, give or take those whose two best logits are so close that another machine's rounding
-decides them, and `model.onnx` as many to within 0.1 % of the images. 1: something differs.
+Exit status 0: every file is the published one, `model.py` classifies exactly as many images rightly as
+`card.json` says, and `model.onnx` as many to within 0.1 % of the images. 1: something differs.
 """
 
 from __future__ import annotations
@@ -57,14 +56,14 @@ class SplitResult:
     """Largest absolute difference between a logit of model.py and the same of model.onnx."""
     num_close_calls: int
 
-    def problems(self, *, is_exact: bool = False) -> list[str]:
-        """Each disagreement in a sentence; `is_exact` excuses no rounding of model.py's."""
+    def problems(self) -> list[str]:
+        """Each disagreement in a sentence."""
         found = []
-        excused = 0 if is_exact else self.num_close_calls
-        if abs(self.torch_correct - self.card_correct) > excused:
+        if self.torch_correct != self.card_correct:
             found.append(
                 f"{self.split}: the card says {self.card_correct} of {self.num_images} correct, model.py got "
-                f"{self.torch_correct}; another machine's rounding may decide {self.num_close_calls} of them"
+                f"{self.torch_correct} ({self.num_close_calls} images are so close that another machine's "
+                "rounding may decide them)"
             )
         allowed = max(1, int(ONNX_TOLERANCE * self.num_images))
         if abs(self.onnx_correct - self.card_correct) > allowed:
