@@ -1,4 +1,7 @@
-"""`python -m bench NAME [options]`: run one measurement; without a name, say which there are."""
+"""`python -m bench [--quick] [NAME [options]]`: one measurement, or the short ones where none is named.
+
+With `--quick` each is cut down until its figures mean nothing: it shows that the command works.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,38 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "cifar10": cifar10.main,
     "plot": plot.main,
 }
+QUICK: dict[str, tuple[str, ...]] = {
+    "best": ("--evaluations", "2000", "--requests", "2"),
+    "costs": ("--architectures", "1000"),
+    "depthwise": ("--pairs", "1"),
+    "step": ("--pairs", "1"),
+    "evaluation": ("--pairs", "1", "--space", "micro"),
+    "pareto": ("--points", "1000"),
+    "spinning": ("--rounds", "1", "--steps", "1"),
+    "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
+    "plot": (),
+}
+"""What is put behind the options, and so overrides them."""
+
 SHORT = ("costs", "depthwise", "step", "evaluation", "pareto")
 """Run when no name is given: minutes, and no data set needed."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the named measurement, or the short ones; the exit status."""
+    is_quick = arguments[:1] == ["--quick"]
+    if is_quick:
+        arguments = arguments[1:]
     if not arguments:
         for name in SHORT:
             print(f"== {name}")
-            BENCHES[name]([])
+            BENCHES[name](QUICK[name] if is_quick else ())
         return 0
     name, *options = arguments
     if name not in BENCHES:
         print(f"no measurement {name!r}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
-    BENCHES[name](options)
+    BENCHES[name]([*options, *QUICK[name]] if is_quick else options)
     return 0
 
 

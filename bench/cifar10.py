@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 
 from nas.client import Client
 from nas.client.resources import Point, Resource
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench cifar10")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
+    parser.add_argument("--images", type=int, help="only so many of each file, its first")
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--space", default="micro")
     parser.add_argument("--epochs", type=int, default=2)
@@ -60,12 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(client: Client, options: argparse.Namespace) -> dict[str, Any]:
-    data = options.data.resolve()
-    source = {
-        "kind": "parquet",
-        "train": str(data / "train.parquet"),
-        "test": str(data / "test.parquet"),
-    }
+    source = {"kind": "parquet"} | {name: str(path) for name, path in _files(options).items()}
     dataset = client.datasets.create(source, display_name="CIFAR-10").wait(on_progress=_tell)
     recipe = {"name": "bignas", "epochs": options.epochs}
     supernet = client.supernets.create(dataset.id, options.space, recipe=recipe, seed=options.seed)
@@ -88,6 +85,20 @@ def _run(client: Client, options: argparse.Namespace) -> dict[str, Any]:
         "difference_on_test": _difference(subnets),
         "frontier": [_point(point) for point in frontier],
     }
+
+
+def _files(options: argparse.Namespace) -> dict[str, Path]:
+    """By split; beginnings of the files are kept beside the service's data, which has to read them again."""
+    files = {split: options.data.resolve() / f"{split}.parquet" for split in ("train", "test")}
+    if options.images is None:
+        return files
+    folder = options.home.resolve() / f"cifar10-{options.images}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, path in files.items():
+        # Reads the whole file: its row groups are larger than any beginning that is of use.
+        pq.write_table(pq.read_table(path).slice(0, options.images), folder / path.name)
+        files[split] = folder / path.name
+    return files
 
 
 def _figures(point: Point, subnet: Resource) -> dict[str, Any]:

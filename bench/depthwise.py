@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +25,9 @@ SHAPES = [
 
 def main(arguments: Sequence[str]) -> None:
     """One thread; the ratio is how many times longer oneDNN takes."""
-    del arguments
+    parser = argparse.ArgumentParser(prog="bench depthwise")
+    parser.add_argument("--pairs", type=int, default=7)
+    pairs = parser.parse_args(arguments).pairs
     tune_malloc()
     torch.set_num_threads(1)
     for count, channels, side, kernel, stride in SHAPES:
@@ -43,4 +46,4 @@ def main(arguments: Sequence[str]) -> None:
             )  # fmt: skip
 
         what = f"{channels} channels, {side} x {side}, kernel {kernel}, stride {stride}"
-        print(time_paired(ours, reference).line(what))
+        print(time_paired(ours, reference, pairs=pairs).line(what))

@@ -1,7 +1,8 @@
-"""The Pareto front of a million points."""
+"""The Pareto front of a million points, or of as many as wished."""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -10,14 +11,14 @@ import numpy as np
 
 from nas.pareto import pareto_front
 
-NUM_POINTS = 1_000_000
-
 
 def main(arguments: Sequence[str]) -> None:
     """Seconds for uniform points with two, three and four objectives; median of five, and the range."""
-    del arguments
+    parser = argparse.ArgumentParser(prog="bench pareto")
+    parser.add_argument("--points", type=int, default=1_000_000)
+    num_points = parser.parse_args(arguments).points
     for num_objectives in (2, 3, 4):
-        values = np.random.default_rng(5).random((NUM_POINTS, num_objectives))
+        values = np.random.default_rng(5).random((num_points, num_objectives))
         taken = sorted(_seconds(values) for _ in range(5))
         front = len(pareto_front(values))
         print(

@@ -30,27 +30,30 @@ def main(arguments: Sequence[str]) -> None:
     """Images a second (wall clock, `micro`), the ways in turn; the median of the rounds, and their range."""
     parser = argparse.ArgumentParser(prog="bench spinning")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--measure", action="store_true", help="print the speed of this process alone")
     options = parser.parse_args(arguments)
     if options.measure:
-        print(_images_per_second())
+        print(_images_per_second(options.steps))
         return
     speeds: dict[tuple[str, str], list[float]] = {}
     for _ in range(options.rounds):
         for way, spin_count in WAYS.items():
-            speeds.setdefault((way, "alone"), []).append(_speed_of_child(spin_count))
+            speeds.setdefault((way, "alone"), []).append(_speed_of_child(spin_count, options.steps))
             with _busy_process():
-                speeds.setdefault((way, "beside a busy process"), []).append(_speed_of_child(spin_count))
+                speeds.setdefault((way, "beside a busy process"), []).append(
+                    _speed_of_child(spin_count, options.steps)
+                )
     for (way, company), found in speeds.items():
         low, high = min(found), max(found)
         print(f"spinning {way}, {company}: {statistics.median(found):.0f} images/s ({low:.0f} to {high:.0f})")
 
 
-def _speed_of_child(spin_count: str | None) -> float:
+def _speed_of_child(spin_count: str | None, steps: int) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     if spin_count is not None:
         environment["GOMP_SPINCOUNT"] = spin_count
-    command = [sys.executable, "-m", "bench", "spinning", "--measure"]
+    command = [sys.executable, "-m", "bench", "spinning", "--measure", "--steps", str(steps)]
     return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
@@ -64,7 +67,7 @@ def _busy_process() -> Iterator[None]:
         process.wait()
 
 
-def _images_per_second(steps: int = 20) -> float:
+def _images_per_second(steps: int) -> float:
     tune_malloc()
     torch.set_num_threads(2)
     space = SPACES["micro"]

@@ -21,6 +21,7 @@ BATCH_SIZE = 64
 def main(arguments: Sequence[str]) -> None:
     """CPU seconds of one step: largest, two random, smallest; forward and backward, in-place distillation."""
     parser = argparse.ArgumentParser(prog="bench step")
+    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="times are CPU seconds, of all threads")
     parser.add_argument("--no-malloc-tuning", action="store_true", help="give neither side the tuned malloc")
     options = parser.parse_args(arguments)
@@ -28,10 +29,14 @@ def main(arguments: Sequence[str]) -> None:
         tune_malloc()
     torch.set_num_threads(options.threads)
     for name in ("micro", "ofa_mobilenetv3_32"):
-        print(_compare(name).line(f"sandwich step, {name}, batch {BATCH_SIZE}, {options.threads} thread(s)"))
+        print(
+            _compare(name, options.pairs).line(
+                f"sandwich step, {name}, batch {BATCH_SIZE}, {options.threads} thread(s)"
+            )
+        )
 
 
-def _compare(name: str):
+def _compare(name: str, pairs: int):
     space = SPACES[name]
     rng = np.random.default_rng(0)
     architectures = [space.largest(), space.sample(rng), space.sample(rng), space.smallest()]
@@ -43,6 +48,7 @@ def _compare(name: str):
     return time_paired(
         lambda: sandwich(ours, channels_last, labels, architectures),
         lambda: sandwich(plain, images, labels, layers),
+        pairs=pairs,
     )
 
 
