@@ -51,6 +51,9 @@ _MESSAGES = {
 }
 """Where pydantic's own words name no remedy."""
 
+_TAG_ERRORS = ("union_tag_invalid", "union_tag_not_found")
+"""One field, such as `kind`, says which of several shapes is meant."""
+
 
 class ProblemError(HTTPException):
     """A problem raised where it is found; `members` are further fields of its body."""
@@ -162,12 +165,26 @@ def _as_field_error(entry: Mapping[str, Any], body: Any) -> dict[str, Any]:
     is_missing = entry["type"] == "missing"
     if source == "body":
         path = _path_in(body, path, ends_missing=is_missing)
+    context = entry.get("ctx", {})
+    if entry["type"] in _TAG_ERRORS:
+        return _tag_error(entry["type"], [*map(str, path)], context)
     message = _MESSAGES.get(entry["type"]) or _with_remedy(str(entry["msg"]))
     # The input of a missing field is all that surrounds it.
     more = {} if is_missing else {"value": _shown(entry.get("input"))}
-    if "expected" in entry.get("ctx", {}):
-        more["allowed"] = str(entry["ctx"]["expected"])
+    if "expected" in context:
+        more["allowed"] = str(context["expected"])
     return field_error(".".join(map(str, path)) or str(source), message, **more)
+
+
+def _tag_error(kind: str, path: Sequence[str], context: Mapping[str, Any]) -> dict[str, Any]:
+    """The field that says which of several shapes is meant is missing, or names none of them."""
+    tag = str(context["discriminator"]).strip("'")
+    field = ".".join([*path, tag])
+    if kind == "union_tag_not_found":
+        return field_error(field, f"missing; give the {tag}, see /docs for those there are")
+    allowed = str(context["expected_tags"])
+    message = f"{context['tag']!r} is not one of {allowed}; choose one of them"
+    return field_error(field, message, value=_shown(context["tag"]), allowed=allowed)
 
 
 def _with_remedy(message: str) -> str:

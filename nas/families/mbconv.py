@@ -169,12 +169,12 @@ class MBConvSpace(SearchSpace):
             return None
         stages = [s for s in self.stages if max(s.depths) > 1]
         slots = sum(max(s.depths) for s in stages)
-        kernels = _list_of(description, "ks", slots)
-        expansions = _list_of(description, "e", slots)
-        depths = _list_of(description, "d", len(stages))
+        kernels = self._list_of(description, "ks", slots)
+        expansions = self._list_of(description, "e", slots)
+        depths = self._list_of(description, "d", len(stages))
         values: dict[str, Any] = {"resolution": description.get("r", self.resolutions[-1])}
         if any(len(s.widths) > 1 for s in stages):
-            for stage, width in zip(stages, _list_of(description, "w", len(stages)), strict=True):
+            for stage, width in zip(stages, self._list_of(description, "w", len(stages)), strict=True):
                 values[f"{stage.name}.width"] = width
         first = 0
         for stage, depth in zip(stages, depths, strict=True):
@@ -187,6 +187,17 @@ class MBConvSpace(SearchSpace):
         if unknown:
             raise InvalidArchitectureError(f"'{min(unknown)}' is unknown beside ks, e, d, r and w")
         return self._drop_inactive_and_fixed(values)
+
+    def _list_of(self, description: Mapping[str, Any], field: str, length: int) -> Sequence[Any]:
+        value: Any = description.get(field)
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
+            raise InvalidArchitectureError(
+                f"'{field}' must be a list of {length} values in space '{self.name}', not {value!r}; "
+                f"give one for each, or the choices by the names in SPACES['{self.name}'].decisions"
+            )
+        return value
 
     def _drop_inactive_and_fixed(self, values: Mapping[str, Any]) -> Values:
         """OFA writes placeholders (0, say) for blocks past the depth: only active slots are checked."""
@@ -224,12 +235,3 @@ def _lower_squeeze_excite(net: LoweringBuilder, block: str, source: int) -> int:
 
 def _known(known: set[str], *names: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in known)
-
-
-def _list_of(description: Mapping[str, Any], field: str, length: int) -> Sequence[Any]:
-    value: Any = description.get(field)
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
-        raise InvalidArchitectureError(f"'{field}' must be a list of {length} values, not {value!r}")
-    return value

@@ -246,9 +246,9 @@ def test_a_hostile_data_set_is_refused(http):
         ({"split": {"seed": 10**400}}, "split.seed"),
         ({"split": {"val_images_wanted": 1e3}}, "split.val_images_wanted"),
         ({"source": {"kind": "parquet", "path": "x" * 4097}}, "source.path"),
-        ({"source": {"kind": ["parquet"], "path": "x"}}, "source"),
-        ({"source": {"kind": {"a": 1}}}, "source"),
-        ({"source": {"kind": 10**400}}, "source"),
+        ({"source": {"kind": ["parquet"], "path": "x"}}, "source.kind"),
+        ({"source": {"kind": {"a": 1}}}, "source.kind"),
+        ({"source": {"kind": 10**400}}, "source.kind"),
     ]:
         check(http.post("/v1/datasets", json={**DATASET, **fields}), 422, "invalid-request", field)
 
