@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import httpx
 import pytest
 import yaml
 
+from nas.cli import main
 from tests.api.conftest import DIGITS
 
-CORPUS = yaml.safe_load(Path(__file__).with_name("http.yaml").read_text())
+REQUESTS, COMMANDS = (
+    yaml.safe_load(Path(__file__).with_name(name).read_text()) for name in ("http.yaml", "command_line.yaml")
+)
 KINDS = ("datasets", "supernets", "searches", "subnets", "uploads", "jobs")
 METHODS = ("get", "post", "patch", "delete")
 
@@ -27,16 +32,37 @@ def names(client, supernet, search, subnet) -> dict[str, str]:
     return ids | {"dataset": supernet["dataset_id"], "job": search.job_id}
 
 
-def test_every_mistake_is_answered_with_what_helps(http, names, subtests):
+def test_the_corpus_names_each_mistake_once():
+    for corpus in (REQUESTS, COMMANDS):
+        assert len({mistake["name"] for mistake in corpus}) == len(corpus)
+
+
+def test_every_foolish_request_is_answered_with_what_helps(http, names, subtests):
     before = _counts(http)
-    for mistake in CORPUS:
+    for mistake in REQUESTS:
         with subtests.test(mistake["name"]):
-            _check(_send(http, mistake, names), mistake)
+            _check_problem(_send(http, mistake, names), mistake)
     assert _counts(http) == before
 
 
-def test_the_corpus_names_each_mistake_once():
-    assert len({mistake["name"] for mistake in CORPUS}) == len(CORPUS) >= 40
+def test_every_foolish_command_is_answered_with_what_helps(
+    http, names, service_url, subtests, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_URL", service_url)
+    with socket.socket() as taken:
+        # Bound, but not listening: nothing answers there.
+        taken.bind(("127.0.0.1", 0))
+        names |= {"nowhere": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+        before = _counts(http)
+        for mistake in COMMANDS:
+            with subtests.test(mistake["name"]):
+                status = main(shlex.split(_filled(mistake["nas"], names)))
+                printed = capsys.readouterr()
+                assert status == mistake["exit"], printed.err
+                _check_told(printed.err, _filled(mistake["says"], names))
+                assert printed.out == ""
+        assert _counts(http) == before
 
 
 def _send(http: httpx.Client, mistake: Mapping[str, Any], names: Mapping[str, str]) -> httpx.Response:
@@ -54,7 +80,7 @@ def _send(http: httpx.Client, mistake: Mapping[str, Any], names: Mapping[str, st
     return http.request(method, path, json=None if body is None else _filled(body, names))
 
 
-def _check(response: httpx.Response, mistake: Mapping[str, Any]) -> None:
+def _check_problem(response: httpx.Response, mistake: Mapping[str, Any]) -> None:
     assert response.status_code == mistake["status"], response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -62,10 +88,13 @@ def _check(response: httpx.Response, mistake: Mapping[str, Any]) -> None:
         assert problem["type"] == f"/problems/{mistake['type']}"
     if "field" in mistake:
         assert [error["field"] for error in problem["errors"]] == [mistake["field"]]
-    told = "\n".join(_texts([problem["detail"], problem.get("errors", [])]))
-    missing = [text for text in mistake["says"] if text not in told]
+    _check_told("\n".join(_texts([problem["detail"], problem.get("errors", [])])), mistake["says"])
+
+
+def _check_told(told: str, says: list[str]) -> None:
+    missing = [text for text in says if text not in told]
     assert not missing, f"{missing} not in:\n{told}"
-    assert "Traceback" not in response.text
+    assert "Traceback" not in told
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
