@@ -13,11 +13,13 @@ from api.etags import tagged_json
 from api.feasibility import refuse_infeasible
 from api.fronts import figures_of_rows, front
 from api.pages import PageDep, each
+from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import Trial, describe_trial
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
 from api.strict import StrictRoute
 from api.trained import trained_supernet
+from nas.errors import InvalidRequestError
 from nas.search.settings import parse_objectives
 from nas.store import searches
 from nas.store.deletion import SEARCH
@@ -34,20 +36,23 @@ def create_search(body: SearchCreate, create: CreationDep) -> Response:
     """Search a trained supernet; constraints that no network can keep are refused."""
 
     def make(session: Session) -> Search:
-        supernet = trained_supernet(session, body.supernet_id)
-        bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
+        asked = _completed(session, body)
+        assert asked.supernet_id is not None
+        supernet = trained_supernet(session, asked.supernet_id)
+        bounds = supernet.parse_bounds(asked.constraints.fields(), prefix="constraints.")
         refuse_infeasible(supernet, bounds)
         found = searches.create(
             session,
-            display_name=body.display_name,
-            labels=body.labels,
-            supernet_id=body.supernet_id,
+            display_name=asked.display_name,
+            labels=asked.labels,
+            supernet_id=asked.supernet_id,
             constraints=bounds.to_fields(),
-            objectives=body.objectives,
-            num_trials=body.num_trials,
-            proposer=body.proposer,
-            seed=body.seed,
-            spec=body.spec(),
+            objectives=asked.objectives,
+            num_trials=asked.num_trials,
+            proposer=asked.proposer,
+            seed=asked.seed,
+            extends=asked.extends,
+            spec=asked.spec(),
         )
         return describe_search(found)
 
@@ -109,3 +114,16 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         items=[describe_trial(trials[position]) for position in positions],
     )
     return tagged_json(frontier, if_none_match)
+
+
+def _completed(session: Session, body: SearchCreate) -> SearchCreate:
+    """The request whole; ProblemError where the search to extend is of another supernet."""
+    if body.extends is None:
+        return body
+    asked = body.completed(searches.get(session, body.extends).row)
+    assert asked.supernet_id is not None
+    try:
+        searches.check_extensible(session, body.extends, asked.supernet_id)
+    except InvalidRequestError as error:
+        raise invalid_field("extends", body.extends, str(error)) from error
+    return asked
