@@ -9,7 +9,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
 from api.schemas.evaluations import Trial
+from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
+from nas.search.feasible import Verdict
 from nas.search.settings import ProposerName, parse_objectives
 from nas.store.resources import WithJob
 from nas.store.tables import SearchRow
@@ -86,6 +88,28 @@ class Search(JobResource):
     objectives: list[str]
     num_trials: int = Field(description="To measure, beside those taken over from the search it extends.")
     proposer: ProposerName
+
+
+class SearchValidation(AnswerModel):
+    """What is known of a search before it is made."""
+
+    supernet_id: str
+    constraints: dict[str, float] = Field(description="Percentages resolved.")
+    objectives: list[str]
+    num_trials: int
+    verdict: Verdict = Field(description="`undecided` where no proof was found within a second.")
+    reason: str
+    relax_alone: dict[str, int] = Field(
+        description="For each bound that no network keeps: the least that any network costs."
+    )
+    search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
+    num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")
+    seconds_per_network: float | None = Field(
+        description="One worker took for each of those, on average; null where nothing is measured."
+    )
+    estimated_seconds: float | None = Field(
+        description="For all trials, were all of them to be measured by one worker."
+    )
 
 
 class SearchFrontier(AnswerModel):
