@@ -97,7 +97,7 @@ class SpecialiseJob:
         with self._database.session() as session:
             subnet = subnets.get(session, subnet_id).row
             trained = describe_supernet(session, supernets.get(session, subnet.supernet_id).row)
-        data = dataset_reference(self._database, self._home, trained.row.dataset_id)
+        data = dataset_reference(self._database, self._artifacts, self._home, trained.row.dataset_id)
         return _Subject(
             subnet_id,
             trained,
@@ -201,6 +201,7 @@ class _Subject:
             recipe=row.recipe,
             seeds={"training": row.seed, "splits": splits.plan.seed},
             code_version=version("nas-service"),
+            resume_departures=tuple(row.resume_departures),
         )
 
     def record(self, session: Session, evaluation: Evaluation) -> int:
