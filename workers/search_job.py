@@ -147,7 +147,11 @@ class _Recorder:
         architecture = evaluation.architecture
         with self._context.transaction() as session:
             costs = self._trained.costs(architecture)
-            evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            evaluation_id, is_new = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            if not is_new:
+                # Another search was quicker. Its row is what this one, resumed, would be told.
+                row = evaluations.get(session, evaluation_id)
+                evaluation = evaluations.as_evaluation(row, architecture)
             self._num_done += 1
             self._context.landed(self._num_done)
         self._known[architecture.key] = _Recorded(evaluation, evaluation_id)
