@@ -46,7 +46,12 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
         ),
         JobKind.SEARCH: SearchJob(database, open_evaluator=_evaluator_factory(settings, database, artifacts)),
         JobKind.SPECIALISE: SpecialiseJob(
-            database, artifacts, settings.home, num_threads=settings.num_threads
+            database,
+            artifacts,
+            settings.home,
+            num_threads=settings.num_threads,
+            public_url=settings.public_url,
+            max_images_in_zip_bytes=settings.max_images_in_zip_bytes,
         ),
     }
     queue = JobQueue(database)

@@ -12,14 +12,16 @@ from sqlalchemy import select, text
 from nas.costs import costs
 from nas.errors import LeaseLostError
 from nas.job import JobKind, JobState
-from nas.store import datasets, searches, supernets
+from nas.store import datasets, evaluations, searches, supernets
 from nas.store.tables import EvaluationRow
-from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, measurement
+from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
 from tests.workers.conftest import SPACE, drained_when
 from workers.search_job import OpenEvaluator, SearchJob
 from workers.service import WorkerService
 
 NUM_TRIALS = 12
+NUM_BEATEN_AT = 3
+"""Within the first round, whose figures decide the next."""
 
 
 class Killed(BaseException):
@@ -245,6 +247,39 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
     run_search(site, search.job.id, idle)
     assert idle.measured == []
     assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
+
+
+class Beaten(Table):
+    """Another search is quicker to one of the networks, and counts otherwise."""
+
+    def __init__(self, site, supernet_id, before=lambda num_measured: None) -> None:
+        super().__init__(before)
+        self._site, self._supernet_id = site, supernet_id
+
+    def evaluate(self, architectures, on_result):
+        def told(evaluation):
+            if len(measured_keys(self._site, self._supernet_id)) == NUM_BEATEN_AT:
+                other = measurement(evaluation.architecture, NUM_VAL - evaluation.num_correct)
+                with self._site.database.begin() as session:
+                    evaluations.record(session, self._supernet_id, other, costs_of(evaluation.architecture))
+            on_result(evaluation)
+
+        return super().evaluate(architectures, told)
+
+
+def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site, add_trained):
+    def die(num_done):
+        if num_done == NUM_BEATEN_AT + 1:
+            raise Killed
+
+    alone, killed = add_trained(), add_trained()
+    first, second = (site.add_search(each, num_trials=NUM_TRIALS) for each in (alone, killed))
+    run_search(site, first.job.id, Beaten(site, alone))
+    with pytest.raises(Killed):
+        run_search(site, second.job.id, Beaten(site, killed, die))
+    run_search(site, second.job.id, Table())
+    assert trials_of(site, first.row.id) == trials_of(site, second.row.id)
+    assert trials_of(site, first.row.id) != undisturbed(site, add_trained)[0]
 
 
 def test_every_trial_keeps_the_bounds(site, supernet_id):
