@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from sqlalchemy.orm import Session
 
 from nas.architecture import Architecture
@@ -22,12 +23,15 @@ from nas.search.rounds import Round
 from nas.search.settings import ProposerName, SearchSettings, parse_objectives
 from nas.store import evaluations, searches, supernets
 from nas.store.database import Database
-from nas.store.jobs import add_event
+from nas.store.jobs import JobQueue, add_event
 from nas.store.tables import SearchRow
 from nas.trial import Evaluation
+from supernet.training.state import differences, machine_of
 from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
+
+_STARTED, _RESUMED = "search_started", "resumed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class SearchJob:
         context.report("search", 0, row.num_trials)
         recorder = _Recorder(job.id, row, trained, context)
         recorder.recall(self._database)
+        _tell_start(self._database, job, context)
         opened = self._open_evaluator(trained, context.check)
         try:
             loop = SearchLoop(
@@ -75,6 +80,22 @@ class SearchJob:
             add_event(session, job.id, "search_ended", payload)
 
         return finish
+
+
+def _tell_start(database: Database, job: Job, context: JobContext) -> None:
+    """Tell where the search measures, and whether what it repeats is still measured to the same bits.
+
+    Where actors run on other machines than this one, theirs is not seen.
+    """
+    here = machine_of(torch.device("cpu"))
+    attempts = JobQueue(database).events_of_kinds(job.id, (_STARTED, _RESUMED))
+    departures: list[str] = []
+    if attempts:
+        last = attempts[-1].payload
+        departures = [*last["departures"], *differences(last["machine"], here)]
+    payload = {"machine": here, "is_exact": not departures, "departures": departures}
+    with context.transaction() as session:
+        add_event(session, job.id, _RESUMED if attempts else _STARTED, payload)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def environment_of(
     `rank_kinds` is what `kinds_of_ranks` gave, where there are several.
     """
     return {
-        **_machine_of(device),
+        **machine_of(device),
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last",
         "world_size": world_size,
@@ -79,7 +79,7 @@ def kinds_of_ranks(collective: Collective, device: torch.device) -> tuple[str, .
     """For each rank, in order, a short digest of the machine it runs on; all ranks call this together."""
     if collective.world_size == 1:
         return ()
-    digest = hashlib.sha256(json.dumps(_machine_of(device), sort_keys=True).encode()).digest()
+    digest = hashlib.sha256(json.dumps(machine_of(device), sort_keys=True).encode()).digest()
     kinds = torch.zeros(collective.world_size, dtype=torch.float64)
     # 48 bits: a float64 holds and adds them to zeros without loss.
     kinds[collective.rank] = float(int.from_bytes(digest[:6], "big"))
@@ -97,7 +97,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str,
     )
 
 
-def _machine_of(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """What of the environment belongs to the machine and its installation, not to the run."""
     return {
         "torch": torch.__version__,
         # Its generators give the order of the images and the networks of each step.

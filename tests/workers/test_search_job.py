@@ -14,6 +14,7 @@ from nas.errors import LeaseLostError
 from nas.job import JobKind, JobState
 from nas.store import datasets, evaluations, searches, supernets
 from nas.store.tables import EvaluationRow
+from supernet.training import state
 from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
 from tests.workers.conftest import SPACE, drained_when
 from workers.search_job import OpenEvaluator, SearchJob
@@ -249,6 +250,26 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
     assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
 
 
+def test_a_search_resumed_on_another_kind_of_machine_tells_so_from_then_on(site, supernet_id, monkeypatch):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def die_after_two(num_measured):
+        if num_measured == 2:
+            raise Killed
+
+    cpus = iter(["one", "one", "another", "another"])
+    monkeypatch.setattr(state, "_cpu_kind", lambda: next(cpus))
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run_search(site, search.job.id, Table(die_after_two))
+    run_search(site, search.job.id, Table())
+    (started,) = site.event_payloads(search.job.id, "search_started")
+    assert (started["is_exact"], started["machine"]["cpu"]) == (True, "one")
+    resumed = site.event_payloads(search.job.id, "resumed")
+    told = ["cpu: one before, another now"]
+    assert [(p["is_exact"], p["departures"]) for p in resumed] == [(True, []), (False, told), (False, told)]
+
+
 class Beaten(Table):
     """Another search is quicker to one of the networks, and counts otherwise."""
 
@@ -326,7 +347,8 @@ def test_a_search_that_always_dies_at_the_same_network_is_given_up(site, superne
     job = site.queue.get(search.job.id)
     assert job.state is JobState.FAILED
     assert job.attempt >= 6
-    assert job.error == "killed its worker 5 times in a row without getting further"
+    # Where the last attempt lived long enough to tell, its phase is named too.
+    assert job.error.startswith("killed its worker 5 times in a row without getting further")
 
 
 def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):
