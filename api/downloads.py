@@ -10,8 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api.etags import etag_of, is_held
 from api.problems import ProblemError
-from nas.store.artifacts import ArtifactStore
-from nas.store.subnets import Artifact
+from nas.store.artifacts import Artifact, ArtifactStore
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 

@@ -329,6 +329,7 @@ def _environment(settings: ServeSettings, database_url: str, port: int) -> dict[
         "NAS_HOME": str(settings.home.resolve()),
         "NAS_HOST": _LOOPBACK,
         "NAS_PORT": str(port),
+        "NAS_PUBLIC_URL": os.environ.get("NAS_PUBLIC_URL", f"http://{_LOOPBACK}:{port}"),
         # Threads that spin for a core another process holds slow training several times over; threads that
         # never spin slow it by about a third on an idle machine. A short spin avoids both.
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "5000"),

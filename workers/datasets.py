@@ -13,10 +13,12 @@ from nas.errors import DatasetError
 from nas.job import Job
 from nas.ports import StopCheck, never_stop
 from nas.store import datasets
+from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
 from supernet.data import DataSource, DataSplits, SplitPlan, load_cache, load_source, make_splits, save_cache
 from workers.context import JobContext
+from workers.dataset_files import PublishedSplits, publish_splits
 from workers.service import Finish
 
 
@@ -29,12 +31,21 @@ class DatasetReference:
     split: dict[str, Any]
     fingerprint: str
     cache: Path
+    published: PublishedSplits | None = None
+    """The splits as the import published them; None for a data set of an older release."""
 
     def load(self, stop_check: StopCheck = never_stop) -> DataSplits:
-        """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
+        """The splits, checked against the fingerprint: this machine's copy, else those published, else anew.
+
+        The source is wanted only where nothing was published, so it may be gone, or on another machine.
+        """
         cached = self._cached()
         if cached is not None:
             return self._checked(cached)
+        if self.published is not None and self.published.are_there():
+            with self.published.fetched(self.cache.parent, self.split, stop_check) as splits:
+                save_cache(self._checked(splits), self.cache, stop_check)
+            return load_cache(self.cache)
         # Checked before it is kept: a copy of changed images would outlive their restoration.
         splits = import_splits(self.source, self.split, stop_check)
         save_cache(self._checked(splits), self.cache, stop_check)
@@ -72,28 +83,34 @@ def import_splits(
 class DatasetImport:
     """Runs `import_dataset` jobs."""
 
-    def __init__(self, database: Database, home: Path) -> None:
+    def __init__(self, database: Database, artifacts: ArtifactStore, home: Path) -> None:
         self._database = database
+        self._artifacts = artifacts
         self._home = home
 
     def run(self, job: Job, context: JobContext) -> Finish:
-        """Decode, split, keep, and say what was found."""
+        """Decode, split, keep, publish, and say what was found."""
         context.report("decode", 0, 1)
         splits = import_splits(job.spec["source"], job.spec["split"], context.check)
         save_cache(splits, cache_folder(self._home, job.resource_id), context.check)
         context.report("decode", 1, 1)
         contents = _contents(splits)
+        files = publish_splits(self._artifacts, job.resource_id, splits, self._home, context)
 
         def finish(session: Session) -> None:
             datasets.set_contents(session, job.resource_id, contents)
+            datasets.set_files(session, job.resource_id, files)
 
         return finish
 
 
-def dataset_reference(database: Database, home: Path, dataset_id: str) -> DatasetReference:
+def dataset_reference(
+    database: Database, artifacts: ArtifactStore, home: Path, dataset_id: str
+) -> DatasetReference:
     """The registered data set, ready to be loaded here."""
     with database.session() as session:
         found = datasets.get(session, dataset_id)
+        files = tuple(datasets.files(session, dataset_id))
     if found.row.fingerprint is None:
         raise DatasetError(f"data set {dataset_id} is not imported: its job is {found.job.state}")
     return DatasetReference(
@@ -102,6 +119,7 @@ def dataset_reference(database: Database, home: Path, dataset_id: str) -> Datase
         split=found.job.spec["split"],
         fingerprint=found.row.fingerprint,
         cache=cache_folder(home, dataset_id),
+        published=PublishedSplits(artifacts=artifacts, files=files) if files else None,
     )
 
 

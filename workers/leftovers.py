@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ArtifactError
 from nas.job import JobKind
-from nas.store import discards, subnets, supernets
+from nas.store import datasets, discards, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.deletion import SUPERNET, folder_of
@@ -44,6 +44,7 @@ class Leftovers:
     def remove(self) -> None:
         """Remove what is wanted no more."""
         within_s = _LATER_LOOKS_S if self._has_looked else None
+        self._remove_attempts(JobKind.IMPORT_DATASET, "datasets", datasets.published_uris, within_s)
         self._remove_attempts(JobKind.SPECIALISE, "subnets", subnets.published_uris, within_s)
         self._remove_attempts(JobKind.TRAIN, "supernets", supernets.published_uris, within_s)
         within = None if within_s is None else timedelta(seconds=within_s)

@@ -19,6 +19,9 @@ from workers.context import WorkerDrainingError
 from workers.training import Observer, TrainingPlan, check_plan, train
 
 _POLL_S = 1.0
+"""How often rank 0 asks whether to stop."""
+_FORWARD_S = 0.1
+"""How often what the ranks tell is passed on; at an epoch's end they wait for it."""
 _RESTARTS = 3
 _STOP_TIMEOUT_S = 15.0
 
@@ -30,6 +33,8 @@ class NoticeBoard:
     def __init__(self) -> None:
         self._progress: tuple[int, int] | None = None
         self._notices: list[tuple[str, tuple[Any, ...]]] = []
+        self._num_told = 0
+        self._num_passed_on = 0
         self._is_stopped = False
         self._error: str | None = None
 
@@ -38,9 +43,19 @@ class NoticeBoard:
         self._progress = (done, total)
         return self._is_stopped
 
-    def tell(self, method: str, arguments: tuple[Any, ...]) -> None:
-        """Leave a call for the observer in the worker's process."""
+    def tell(self, method: str, arguments: tuple[Any, ...]) -> int:
+        """Leave a call for the observer in the worker's process; its number, from 1."""
         self._notices.append((method, arguments))
+        self._num_told += 1
+        return self._num_told
+
+    def pass_on(self, count: int) -> None:
+        """Note that the observer has returned from so many more calls."""
+        self._num_passed_on += count
+
+    def is_passed_on(self, number: int) -> bool:
+        """Whether the observer has returned from that call."""
+        return self._num_passed_on >= number
 
     def stop(self) -> None:
         """Ask the run to stop."""
@@ -90,7 +105,13 @@ class _BoardObserver:
         return True
 
     def on_point(self, point: TrainingPoint) -> None:
-        ray.get(self._board.tell.remote("on_point", (point,)))
+        # Waited for: a checkpoint past a point that died with the worker would leave a gap in the curves.
+        number = ray.get(self._board.tell.remote("on_point", (point,)))
+        while not ray.get(self._board.is_passed_on.remote(number)):
+            if ray.get(self._board.is_stopped.remote()):
+                self._asked_at = None
+                raise WorkerDrainingError("the training was asked to stop")
+            time.sleep(_FORWARD_S / 2)
 
     def on_checkpoint(self, step: int) -> None:
         ray.get(self._board.tell.remote("on_checkpoint", (step,)))
@@ -99,9 +120,9 @@ class _BoardObserver:
         # Only at a step, where all ranks stop together.
         return
 
-    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
+    def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
         if self._collective.rank == 0:
-            ray.get(self._board.tell.remote("on_resume", (step, differences)))
+            ray.get(self._board.tell.remote("on_resume", (step, departures)))
 
 
 def train_on_ray(
@@ -132,7 +153,7 @@ def train_on_ray(
     fit.start()
     try:
         while fit.is_alive():
-            fit.join(_POLL_S)
+            fit.join(_FORWARD_S)
             _forward(board, observer)
             check()
         _forward(board, observer)
@@ -169,6 +190,8 @@ def _forward(board: Any, observer: Observer) -> None:
     progress, notices = ray.get(board.collect.remote())
     for method, arguments in notices:
         getattr(observer, method)(*arguments)
+    if notices:
+        ray.get(board.pass_on.remote(len(notices)))
     if progress is not None:
         observer.on_step(*progress)
 

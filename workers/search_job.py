@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from sqlalchemy.orm import Session
 
 from nas.architecture import Architecture
@@ -22,12 +23,15 @@ from nas.search.rounds import Round
 from nas.search.settings import ProposerName, SearchSettings, parse_objectives
 from nas.store import evaluations, searches, supernets
 from nas.store.database import Database
-from nas.store.jobs import add_event
+from nas.store.jobs import JobQueue, add_event
 from nas.store.tables import SearchRow
 from nas.trial import Evaluation
+from supernet.training.state import differences, machine_of
 from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
+
+_STARTED, _RESUMED = "search_started", "resumed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,7 @@ class SearchJob:
         context.report("search", 0, loop.num_trials)
         recorder = _Recorder(job.id, row, trained, context, num_trials=loop.num_trials)
         recorder.recall(self._database)
+        _tell_start(self._database, job, context)
         opened = self._open_evaluator(trained, context.check)
         try:
             outcome = loop.run(partial(recorder.evaluate, opened.evaluator), on_round=recorder.on_round)
@@ -79,6 +84,22 @@ class SearchJob:
             add_event(session, job.id, "search_ended", payload)
 
         return finish
+
+
+def _tell_start(database: Database, job: Job, context: JobContext) -> None:
+    """Tell where the search measures, and whether what it repeats is still measured to the same bits.
+
+    Where actors run on other machines than this one, theirs is not seen.
+    """
+    here = machine_of(torch.device("cpu"))
+    attempts = JobQueue(database).events_of_kinds(job.id, (_STARTED, _RESUMED))
+    departures: list[str] = []
+    if attempts:
+        last = attempts[-1].payload
+        departures = [*last["departures"], *differences(last["machine"], here)]
+    payload = {"machine": here, "is_exact": not departures, "departures": departures}
+    with context.transaction() as session:
+        add_event(session, job.id, _RESUMED if attempts else _STARTED, payload)
 
 
 @dataclass(frozen=True)
@@ -160,7 +181,11 @@ class _Recorder:
         architecture = evaluation.architecture
         with self._context.transaction() as session:
             costs = self._trained.costs(architecture)
-            evaluation_id, _ = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            evaluation_id, is_new = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            if not is_new:
+                # Another search was quicker. Its row is what this one, resumed, would be told.
+                row = evaluations.get(session, evaluation_id)
+                evaluation = evaluations.as_evaluation(row, architecture)
             self._num_done += 1
             self._context.landed(self._num_done)
         self._known[architecture.key] = _Recorded(evaluation, evaluation_id)

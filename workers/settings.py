@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from supernet.export.bundle import MAX_IMAGES_IN_ZIP_BYTES
+
 
 class WorkerSettings(BaseSettings):
     """Every field is an environment variable with the prefix NAS_."""
@@ -25,3 +27,8 @@ class WorkerSettings(BaseSettings):
     """A worker that is silent this long has lost its job."""
     poll_s: float = Field(default=1.0, gt=0)
     """How often an idle worker looks for a job."""
+    public_url: str = Field(default="", pattern=r"^(https?://[^/\s]+)?$")
+    """Where users reach the service, such as http://127.0.0.1:8080: cards tell it with what is left out of
+    the zip. Empty: they tell the path alone."""
+    max_images_in_zip_bytes: int = Field(default=MAX_IMAGES_IN_ZIP_BYTES, ge=0)
+    """The images that a network is verified on lie beside its zip, not in it, where they are larger."""

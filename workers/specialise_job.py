@@ -49,7 +49,12 @@ class SpecialiseJob:
         home: Path,
         *,
         num_threads: int,
+        public_url: str,
+        max_images_in_zip_bytes: int,
     ) -> None:
+        """`public_url` is the service's own, or empty: it has the images that the zip has not."""
+        self._public_url = public_url
+        self._max_images_in_zip_bytes = max_images_in_zip_bytes
         self._database = database
         self._artifacts = artifacts
         self._home = home
@@ -66,7 +71,13 @@ class SpecialiseJob:
         )
         self._tell(context, "bundle")
         with tempfile.TemporaryDirectory(prefix="nas-bundle-") as folder:
-            files = subject.write(Path(folder), figures, context.check)
+            files = subject.write(
+                Path(folder),
+                figures,
+                images_at=f"{self._public_url}/v1/subnets/{job.resource_id}/artifacts/{IMAGES}",
+                max_images_in_zip_bytes=self._max_images_in_zip_bytes,
+                stop_check=context.check,
+            )
             self._tell(context, "publish")
             # A folder of this attempt's own: one that lost its lease must not replace another's files.
             place = f"subnets/{job.resource_id}/{token_hex(8)}"
@@ -97,9 +108,8 @@ class SpecialiseJob:
         with self._database.session() as session:
             subnet = subnets.get(session, subnet_id).row
             trained = describe_supernet(session, supernets.get(session, subnet.supernet_id).row)
-        data = dataset_reference(self._database, self._home, trained.row.dataset_id)
+        data = dataset_reference(self._database, self._artifacts, self._home, trained.row.dataset_id)
         return _Subject(
-            subnet_id,
             trained,
             trained.space.canonical(trained.space.parse(subnet.architecture)),
             data.load(context.check),
@@ -124,14 +134,12 @@ class _Subject:
 
     def __init__(
         self,
-        subnet_id: str,
         trained: TrainedSupernet,
         architecture: Architecture,
         splits: DataSplits,
         weights: bytes,
         stop_check: StopCheck,
     ) -> None:
-        self._subnet_id = subnet_id
         self._trained = trained
         self._architecture = architecture
         self._data = ResizedSplits(splits)
@@ -165,12 +173,21 @@ class _Subject:
             row = evaluations.find(session, protocol, self._architecture.key)
         return None if row is None else evaluations.as_evaluation(row, self._architecture)
 
-    def write(self, folder: Path, figures: PublishedFigures, stop_check: StopCheck) -> list[BundleFile]:
+    def write(
+        self,
+        folder: Path,
+        figures: PublishedFigures,
+        *,
+        images_at: str,
+        max_images_in_zip_bytes: int,
+        stop_check: StopCheck,
+    ) -> list[BundleFile]:
         """The bundle's files; ArtifactError unless they reproduce the supernet and the card."""
         resolution = self._supernet.space.resolution_px(self._architecture)
         return write_bundle(
             folder,
-            images_at=f"/v1/subnets/{self._subnet_id}/artifacts/{IMAGES}",
+            images_at=images_at,
+            max_images_in_zip_bytes=max_images_in_zip_bytes,
             network=self._network,
             supernet_logits=self._supernet_logits,
             card=self._card(figures, resolution),
@@ -201,6 +218,7 @@ class _Subject:
             recipe=row.recipe,
             seeds={"training": row.seed, "splits": splits.plan.seed},
             code_version=version("nas-service"),
+            resume_departures=tuple(row.resume_departures),
         )
 
     def record(self, session: Session, evaluation: Evaluation) -> int:

@@ -27,6 +27,7 @@ from supernet.training.checkpoint import (
 from supernet.training.collective import Collective
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import build_stack
+from supernet.training.state import TrainingState, kinds_of_ranks
 from supernet.training.trainer import StepStats, Trainer
 from workers.context import WorkerDrainingError
 from workers.datasets import DatasetReference
@@ -47,7 +48,7 @@ class TrainingPlan:
     checkpoints: Path
     """Folder of this run's checkpoints; it must reach every process that may resume it."""
     num_threads: int
-    """Of each process."""
+    """Of each process; a run that goes on keeps the number it began with."""
     checkpoint_interval_s: float = 20.0
     """A killed run repeats at most this much."""
     elapsed_before_s: float = 0.0
@@ -62,7 +63,7 @@ class Observer(Protocol):
         ...
 
     def on_point(self, point: TrainingPoint) -> None:
-        """After each epoch."""
+        """After each epoch; returns once the point is kept, for the checkpoint that follows lies past it."""
         ...
 
     def on_checkpoint(self, step: int) -> None:
@@ -73,8 +74,8 @@ class Observer(Protocol):
         """Between steps, where something takes long; raises as the others do."""
         ...
 
-    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
-        """The run goes on from a checkpoint; `differences` of the environment mean: not bit for bit."""
+    def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
+        """The run goes on from a checkpoint; `departures`, of this time or before, mean: not bit for bit."""
         ...
 
 
@@ -107,7 +108,12 @@ class _Run:
             recipe, self._supernet.space, steps_per_epoch=self._batches.steps_per_epoch, seed=plan.seed
         )
         self._trainer = Trainer(
-            self._supernet, self._batches, stack, collective=collective, data_id=self._splits.fingerprint
+            self._supernet,
+            self._batches,
+            stack,
+            collective=collective,
+            data_id=self._splits.fingerprint,
+            rank_kinds=kinds_of_ranks(collective, torch.device("cpu")),
         )
         self._probe = _Probe(self._supernet, self._splits, observer.check)
         self._started = time.monotonic()
@@ -132,8 +138,9 @@ class _Run:
     def _resume(self) -> None:
         state = _newest_readable(self._plan.checkpoints)
         if state is not None:
-            differences = self._trainer.restore(state)
-            self._observer.on_resume(self._trainer.step, differences)
+            _keep_num_threads(state)
+            self._trainer.restore(state)
+            self._observer.on_resume(self._trainer.step, self._trainer.departures)
         self._check_ranks_agree()
 
     def _check_ranks_agree(self) -> None:
@@ -157,7 +164,12 @@ class _Run:
     def _on_epoch(self, epoch: int, stats: StepStats) -> None:
         if self._collective.rank == 0:
             self._is_point_due = True
-            self._tell_epoch(epoch, stats)
+            try:
+                self._tell_epoch(epoch, stats)
+            except WorkerDrainingError:
+                # The other ranks wait at the step, where all stop together.
+                self._tell_step(stats)
+                raise
             self._is_point_due = False
             self._save()
         self._tell_step(stats)
@@ -217,7 +229,17 @@ def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) ->
     return TrainingBatches(splits, recipe.batch_size, plan.seed, augmentation)
 
 
-def _newest_readable(folder: Path) -> Any:
+def _keep_num_threads(state: TrainingState) -> None:
+    """Sums are split among threads: the run keeps its number, whatever this machine's cores and settings.
+
+    On fewer cores that is slower, and the bits are the same. A record without a number is left to differ.
+    """
+    recorded = state.environment.get("threads")
+    if isinstance(recorded, int) and recorded >= 1:
+        torch.set_num_threads(recorded)
+
+
+def _newest_readable(folder: Path) -> TrainingState | None:
     """The newest checkpoint's state; a damaged one is put aside and the one before it taken."""
     while (path := latest_checkpoint(folder)) is not None:
         try:

@@ -68,7 +68,7 @@ class TrainingJob:
         return self._publish(row, plan, context)
 
     def _plan(self, row: SupernetRow, job: Job, context: JobContext) -> TrainingPlan:
-        data = dataset_reference(self._database, self._home, row.dataset_id)
+        data = dataset_reference(self._database, self._artifacts, self._home, row.dataset_id)
         splits = data.load(context.check)
         recipe = recipe_from_json(row.recipe)
         started = job.started_at or job.created_at
@@ -96,7 +96,8 @@ class TrainingJob:
         final = latest_checkpoint(plan.checkpoints)
         assert final is not None  # train() has just written it
         supernet = plan.supernet.build()
-        supernet.load_state_dict(load_checkpoint(final).weights)
+        state = load_checkpoint(final)
+        supernet.load_state_dict(state.weights)
         # A name of this attempt's own: one that lost its lease must not replace what another published.
         key = f"supernets/{row.id}/{token_hex(8)}/weights.safetensors"
         stored = publish_weights(self._artifacts, key, supernet, plan.checkpoints)
@@ -107,6 +108,7 @@ class TrainingJob:
             supernets.set_weights(
                 session, row.id, checkpoint=stored.sha256, weights_uri=stored.uri, calibration=calibration
             )
+            supernets.set_resume_departures(session, row.id, state.departures)
             # Only once the row says so: until then a killed worker needs them.
             event.listen(session, "after_commit", lambda _: _discard(plan.checkpoints), once=True)
 
@@ -140,12 +142,13 @@ class JobObserver:
         """Raises when the job is to stop."""
         self._context.check()
 
-    def on_resume(self, step: int, differences: tuple[str, ...]) -> None:
+    def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
         """Say from where the run goes on, and whether it is still bit for bit the undisturbed one."""
         # The attempt that wrote this checkpoint may not have lived to tell of it.
         self._context.landed(step)
-        payload = {"step": step, "is_exact": not differences, "differences": list(differences)}
+        payload = {"step": step, "is_exact": not departures, "departures": list(departures)}
         with self._context.transaction() as session:
+            supernets.set_resume_departures(session, self._supernet_id, departures)
             add_event(session, self._job_id, "resumed", payload)
 
 

@@ -36,7 +36,7 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
     """A worker that can do every kind of job; whoever opened the database closes it."""
     artifacts = ArtifactStore(settings.artifact_url)
     runners: dict[JobKind, JobRunner] = {
-        JobKind.IMPORT_DATASET: DatasetImport(database, settings.home),
+        JobKind.IMPORT_DATASET: DatasetImport(database, artifacts, settings.home),
         JobKind.TRAIN: TrainingJob(
             database,
             artifacts,
@@ -46,7 +46,12 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
         ),
         JobKind.SEARCH: SearchJob(database, open_evaluator=_evaluator_factory(settings, database, artifacts)),
         JobKind.SPECIALISE: SpecialiseJob(
-            database, artifacts, settings.home, num_threads=settings.num_threads
+            database,
+            artifacts,
+            settings.home,
+            num_threads=settings.num_threads,
+            public_url=settings.public_url,
+            max_images_in_zip_bytes=settings.max_images_in_zip_bytes,
         ),
     }
     queue = JobQueue(database)
@@ -95,7 +100,7 @@ def _evaluator_factory(
             trained.description,
             fetch_weights(artifacts, trained.weights_uri, trained.checkpoint),
             checkpoint=trained.checkpoint,
-            data=dataset_reference(database, settings.home, trained.row.dataset_id),
+            data=dataset_reference(database, artifacts, settings.home, trained.row.dataset_id),
             num_actors=settings.num_evaluators,
             check=check,
         )

@@ -5,18 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from api.deletions import delete
-from api.deps import CreationDep, Name, ServicesDep, SessionDep
+from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep
+from api.downloads import download
 from api.pages import PageDep, each
+from api.problems import ProblemError
 from api.schemas.common import Page, ResourcePatch
-from api.schemas.datasets import Dataset, DatasetCreate, describe_dataset
+from api.schemas.datasets import Dataset, DatasetCreate, SplitFiles, describe_dataset, describe_split_file
 from api.strict import StrictRoute
+from nas.job import JobState
 from nas.store import datasets
 from nas.store.deletion import DATASET
-from nas.store.resources import rename
+from nas.store.resources import WithJob, rename
 from nas.store.tables import DatasetRow
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=StrictRoute)
@@ -64,3 +67,44 @@ def change_dataset(dataset_id: Name, body: ResourcePatch, services: ServicesDep)
 def delete_dataset(dataset_id: Name, services: ServicesDep) -> Response:
     """Delete a data set whose import has ended. Refused while supernets use it; `used_by` names them."""
     return delete(services, DATASET, dataset_id)
+
+
+@router.get("/{dataset_id}/splits", operation_id="list_dataset_splits")
+def list_dataset_splits(dataset_id: Name, session: SessionDep) -> SplitFiles:
+    """The splits as files; none before the import has succeeded."""
+    datasets.get(session, dataset_id)
+    found = datasets.files(session, dataset_id)
+    return SplitFiles(items=[describe_split_file(dataset_id, file) for file in found])
+
+
+@router.head("/{dataset_id}/splits/{name}", include_in_schema=False)
+@router.get(
+    "/{dataset_id}/splits/{name}",
+    operation_id="download_dataset_split",
+    response_class=Response,
+    responses={
+        200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
+        206: {"description": "The bytes of the Range asked for."},
+        304: {"description": "The client holds these bytes already."},
+        416: {"description": "The Range lies outside the file."},
+    },
+)
+def download_dataset_split(
+    dataset_id: Name, name: Name, request: Request, session: SessionDep, store: ArtifactsDep
+) -> Response:
+    """train.npz, val.npz or test.npz, as the images are stored. ETag, Range and If-Range as for bundles.
+
+    Arrays: uint8 `images` (n, c, h, w), int64 `labels` (n,), `class_names`, `fingerprint`; in train.npz also
+    `calibration`, indices of the images that batch-norm statistics are taken from.
+    """
+    _check_imported(datasets.get(session, dataset_id))
+    return download(request, datasets.file(session, dataset_id, name), store)
+
+
+def _check_imported(found: WithJob[DatasetRow]) -> None:
+    state = found.job.state
+    if state is JobState.SUCCEEDED:
+        return
+    remedy = "register the images again" if state.is_terminal else "wait for its job to succeed"
+    detail = f"data set {found.row.id} is {state} and has no splits to download; {remedy}"
+    raise ProblemError("dataset-not-ready", 409, detail, state=state)

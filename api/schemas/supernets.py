@@ -73,6 +73,13 @@ class Supernet(JobResource):
     search_space: str
     recipe: dict[str, Any] = Field(description="The whole recipe: the request's fields and the defaults.")
     checkpoint: str | None = Field(description="SHA-256 of the final weights; null until training has ended.")
+    is_exact: bool = Field(
+        description="Whether the training, however often it was stopped, is bit for bit an undisturbed one."
+    )
+    resume_departures: list[str] = Field(
+        description="What differed where the training went on after a stop, such as "
+        "'step 40: threads: 2 before, 1 now'; empty while it is exact."
+    )
 
 
 class SupernetWithCurves(Supernet):
@@ -126,4 +133,6 @@ def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
         "search_space": row.search_space,
         "recipe": row.recipe,
         "checkpoint": row.checkpoint,
+        "is_exact": not row.resume_departures,
+        "resume_departures": row.resume_departures,
     }

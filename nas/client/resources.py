@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nas.client.download import fetch
-from nas.client.errors import JobCancelledError, JobFailedError, WaitTimeoutError
+from nas.client.errors import DownloadError, JobCancelledError, JobFailedError, WaitTimeoutError
 from nas.client.events import Event, job_events
 from nas.client.transport import Transport
 from nas.job import JobState
@@ -109,6 +109,23 @@ class Job(Resource):
 
 class Dataset(Resource):
     """Labelled images."""
+
+    def splits(self) -> list[dict[str, Any]]:
+        """Its splits as files: name, size_bytes, sha256, media_type, links; none before the import."""
+        return list(self.transport.get(f"{self['links']['self']}/splits")["items"])
+
+    def download(self, split: str, folder: str | Path) -> Path:
+        """The images of 'train', 'val' or 'test' as an .npz file in `folder`, checked.
+
+        Arrays `images` (uint8, (n, c, h, w)), `labels` (int64) and `class_names`.
+        """
+        files = {str(file["name"]).removesuffix(".npz"): file for file in self.splits()}
+        if split not in files:
+            allowed = ", ".join(map(repr, files)) or "none, for its import has not succeeded"
+            raise DownloadError(f"{self.id} has no split {split!r} to download; it has: {allowed}")
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        return fetch(self.transport, files[split], target)
 
 
 class Supernet(Resource):

@@ -32,6 +32,17 @@ class StoredArtifact:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One file to download: what a listing shows, and where its bytes are."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    uri: str
+
+
 class ArtifactStore:
     """Files under one root, each whole or absent."""
 

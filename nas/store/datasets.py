@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
+from nas.errors import NotFoundError
 from nas.job import JobKind
+from nas.store.artifacts import Artifact
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
-from nas.store.tables import DatasetRow
+from nas.store.tables import DatasetFileRow, DatasetRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +70,43 @@ def set_contents(session: Session, dataset_id: str, contents: DatasetContents) -
     row.num_train, row.num_calibration = contents.num_train, contents.num_calibration
     row.num_val, row.num_test = contents.num_val, contents.num_test
     session.flush()
+
+
+def set_files(session: Session, dataset_id: str, files: Sequence[Artifact]) -> None:
+    """The splits as files, in place of those there were."""
+    session.execute(delete(DatasetFileRow).where(DatasetFileRow.dataset_id == dataset_id))
+    if files:
+        session.execute(insert(DatasetFileRow), [{"dataset_id": dataset_id, **asdict(f)} for f in files])
+
+
+def files(session: Session, dataset_id: str) -> Sequence[Artifact]:
+    """The splits as files, by name; none before the import has ended."""
+    query = select(DatasetFileRow).where(DatasetFileRow.dataset_id == dataset_id)
+    return [_as_artifact(row) for row in session.scalars(query.order_by(DatasetFileRow.name))]
+
+
+def file(session: Session, dataset_id: str, name: str) -> Artifact:
+    """One split as a file."""
+    row = session.get(DatasetFileRow, (dataset_id, name))
+    if row is None:
+        allowed = (
+            ", ".join(repr(found.name) for found in files(session, dataset_id))
+            or "none (register the images again)"
+        )
+        raise NotFoundError(f"data set {dataset_id!r} has no file {name!r}; its files: {allowed}")
+    return _as_artifact(row)
+
+
+def published_uris(session: Session, dataset_id: str) -> set[str]:
+    """Where the files' bytes lie."""
+    return {found.uri for found in files(session, dataset_id)}
+
+
+def _as_artifact(row: DatasetFileRow) -> Artifact:
+    return Artifact(
+        name=row.name,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        media_type=row.media_type,
+        uri=row.uri,
+    )

@@ -25,6 +25,7 @@ from nas.store.job_rows import lock
 from nas.store.tables import (
     ArtifactRow,
     Base,
+    DatasetFileRow,
     DatasetRow,
     EvaluationRow,
     JobEventRow,
@@ -60,7 +61,13 @@ class ResourceKind:
     """Tables whose rows are nothing without it, in the order in which they can go."""
 
 
-DATASET = ResourceKind(name="dataset", noun="data set", collection="datasets", model=DatasetRow)
+DATASET = ResourceKind(
+    name="dataset",
+    noun="data set",
+    collection="datasets",
+    model=DatasetRow,
+    parts=(DatasetFileRow,),
+)
 SUPERNET = ResourceKind(
     name="supernet",
     noun="supernet",
@@ -146,9 +153,10 @@ def _check_unused(session: Session, kind: ResourceKind, resource_id: str) -> Non
             for user_id, name in session.execute(found.limit(MAX_LISTED))
         ]
     if users:
-        listed = ", ".join(user.id for user in users[:3]) + (", …" if num_users > 3 else "")
+        listed = ", ".join(f"{user.kind} {user.id}" for user in users[:3])
+        more = f" and {num_users - 3} more" if num_users > 3 else ""
         raise ResourceInUseError(
-            f"{kind.noun} {resource_id} is used by {num_users} others: {listed}; delete them first",
+            f"{kind.noun} {resource_id} is used by {listed}{more}; delete what uses it first",
             used_by=users[:MAX_LISTED],
             num_users=num_users,
         )

@@ -207,6 +207,12 @@ class JobQueue:
         with self._database.session() as session:
             return [as_event(row) for row in session.scalars(query)]
 
+    def events_of_kinds(self, job_id: str, kinds: Collection[str]) -> Sequence[JobEvent]:
+        """All of the job's events of these kinds, oldest first."""
+        query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.kind.in_(kinds))
+        with self._database.session() as session:
+            return [as_event(row) for row in session.scalars(query.order_by(JobEventRow.id))]
+
     def _end(
         self, lease: Lease, target: JobState, *, error: str | None = None, session: Session | None = None
     ) -> JobState:

@@ -75,6 +75,12 @@ def set_recipe(session: Session, supernet_id: str, recipe: dict[str, Any]) -> No
     session.flush()
 
 
+def set_resume_departures(session: Session, supernet_id: str, departures: Sequence[str]) -> None:
+    """What differed whenever its training went on after a stop."""
+    get_row(session, SupernetRow, supernet_id, noun="supernet").resume_departures = [*departures]
+    session.flush()
+
+
 def set_weights(
     session: Session, supernet_id: str, *, checkpoint: str, weights_uri: str, calibration: str
 ) -> None:

@@ -184,6 +184,19 @@ class DatasetRow(ResourceRow):
     __table_args__ = (Index(None, "created_at", "id"),)
 
 
+class DatasetFileRow(Base):
+    """One split as a file. Its bytes lie in the artefact store."""
+
+    __tablename__ = "dataset_files"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[BigInt]
+    sha256: Mapped[str]
+    media_type: Mapped[str]
+    uri: Mapped[str]
+
+
 class SupernetRow(ResourceRow):
     """A weight-shared network. The weights' columns are null until training ends."""
 
@@ -197,6 +210,8 @@ class SupernetRow(ResourceRow):
     checkpoint: Mapped[str | None]
     weights_uri: Mapped[str | None]
     calibration: Mapped[str | None]
+    resume_departures: Mapped[list[str]] = mapped_column(server_default=text("'[]'::jsonb"))
+    """What differed when the training went on after a stop; empty: bit for bit an undisturbed one."""
 
     __table_args__ = (Index(None, "created_at", "id"),)
 

@@ -58,6 +58,7 @@ def write_bundle(
     card: Card,
     check: CheckImages,
     images_at: str | None = None,
+    max_images_in_zip_bytes: int = MAX_IMAGES_IN_ZIP_BYTES,
     stop_check: StopCheck = never_stop,
 ) -> list[BundleFile]:
     """The bundle's files, written to `folder`, which is made; the zip comes last, once all checks passed.
@@ -74,7 +75,13 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     # So that a bundle that fails its checks cannot be taken for an earlier one that passed.
     (folder / ZIP).unlink(missing_ok=True)
-    contents = _write_contents(folder, network, card, check, images_at, stop_check)
+    names = _write_parts(folder, network, card, check, stop_check)
+    is_small = (folder / verify.IMAGES).stat().st_size <= max_images_in_zip_bytes
+    _write_card(folder, card, names, None if is_small else images_at, in_zip=is_small)
+    contents = [
+        _bundle_file(folder, name, is_in_zip=is_small or name != verify.IMAGES)
+        for name in [verify.CARD, *names]
+    ]
     _check_logits(folder, supernet_logits, check)
     _check_figures(folder, stop_check)
     stop_check()
@@ -82,14 +89,10 @@ def write_bundle(
     return [*contents, _bundle_file(folder, ZIP, is_in_zip=False)]
 
 
-def _write_contents(
-    folder: Path,
-    network: PlainNetwork,
-    card: Card,
-    check: CheckImages,
-    images_at: str | None,
-    stop_check: StopCheck,
-) -> list[BundleFile]:
+def _write_parts(
+    folder: Path, network: PlainNetwork, card: Card, check: CheckImages, stop_check: StopCheck
+) -> list[str]:
+    """Writes everything but the card; the files' names."""
     source = generate_source(network.layers, class_names=card.class_names, headline=card.headline())
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     (folder / "model.py").write_text(source, encoding="utf-8")
@@ -99,13 +102,7 @@ def _write_contents(
     stop_check()
     _write_images(folder / verify.IMAGES, check)
     stop_check()
-    names = ["model.py", "model.safetensors", "model.onnx", "verify.py", verify.IMAGES]
-    are_images_in_zip = (folder / verify.IMAGES).stat().st_size <= MAX_IMAGES_IN_ZIP_BYTES
-    _write_card(folder, card, names, None if are_images_in_zip else images_at, in_zip=are_images_in_zip)
-    return [
-        _bundle_file(folder, name, is_in_zip=are_images_in_zip or name != verify.IMAGES)
-        for name in [verify.CARD, *names]
-    ]
+    return ["model.py", "model.safetensors", "model.onnx", "verify.py", verify.IMAGES]
 
 
 def _write_images(path: Path, check: CheckImages) -> None:

@@ -113,6 +113,8 @@ class Card:
     """The training recipe, defaults filled in."""
     seeds: Mapping[str, int]
     code_version: str
+    resume_departures: tuple[str, ...] = ()
+    """What differed where the training went on after a stop; empty: bit for bit an undisturbed one."""
     torch_version: str = str(torch.__version__)
 
     def __post_init__(self) -> None:
@@ -175,6 +177,10 @@ class Card:
             "data": {"fingerprint_sha256": self.data_fingerprint, "splits": dict(self.split_plan)},
             "batch_norm_statistics": {"origin": "recalibrated for this network", "on": self.calibration},
             "recipe": dict(self.recipe),
+            "training": {
+                "is_exact": not self.resume_departures,
+                "resume_departures": list(self.resume_departures),
+            },
             "seeds": dict(self.seeds),
             "versions": {"nas": self.code_version, "torch": self.torch_version},
         }

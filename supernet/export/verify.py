@@ -156,6 +156,11 @@ def located_images(folder: Path, card: dict[str, Any], given: str | None) -> Ite
     where = given or str(folder / IMAGES)
     if given is None and not (folder / IMAGES).is_file():
         where = card["verification"]["images"]["where"]
+        if where and where.startswith("/v1/"):
+            raise MismatchError(
+                f"{IMAGES} is not in this bundle; the service that made it has it: "
+                f"python verify.py --images http://HOST:PORT{where}"
+            )
     if not where:
         raise MismatchError(f"{IMAGES} is not in this bundle; say where it is with --images PATH_or_URL")
     if urllib.parse.urlsplit(where).scheme not in ("http", "https"):
@@ -164,8 +169,13 @@ def located_images(folder: Path, card: dict[str, Any], given: str | None) -> Ite
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / IMAGES
         _say(f"downloading {where}")
-        with urllib.request.urlopen(where) as response, path.open("wb") as file:
-            shutil.copyfileobj(response, file)
+        try:
+            with urllib.request.urlopen(where) as response, path.open("wb") as file:
+                shutil.copyfileobj(response, file)
+        except OSError as error:
+            raise MismatchError(
+                f"{where} cannot be downloaded: {error}; say where {IMAGES} is with --images PATH_or_URL"
+            ) from error
         yield path
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,25 +37,14 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Pat
     """Writes `folder/step-<number>`, prunes all but the newest `keep`, and returns the new path.
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
-    the name is complete. Only one process may write to a folder.
+    the name is complete. Processes that write to one folder take turns.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _delete_litter(folder)
-    target = folder / f"{_PREFIX}{state.step:010d}"
-    temporary = _hidden_name(target)
-    temporary.mkdir()
-    try:
-        _write_files(state, temporary)
-        if target.exists():
-            # The same step of the same run: a resumed run got here again.
-            target.rename(_hidden_name(target))
-        temporary.rename(target)
-        _sync(folder)
-        for old in _checkpoints(folder)[:-keep]:
-            old.rename(_hidden_name(old))
-    finally:
-        _delete_litter(folder)
-    return target
+    with _sole_writer(folder):
+        try:
+            return _save(state, folder, keep)
+        finally:
+            _delete_litter(folder)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -69,6 +60,38 @@ def load_checkpoint(path: Path) -> TrainingState:
         raise CheckpointError(
             f"{path} holds no readable checkpoint ({error}); delete it to go on from the one before it"
         ) from error
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """A worker that has lost its job to another may not know it yet: neither deletes what the other writes.
+
+    The lock ends with the process, however that ends.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no such lock; then leases alone keep the writers apart.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _save(state: TrainingState, folder: Path, keep: int) -> Path:
+    _delete_litter(folder)
+    target = folder / f"{_PREFIX}{state.step:010d}"
+    temporary = _hidden_name(target)
+    temporary.mkdir()
+    _write_files(state, temporary)
+    if target.exists():
+        # The same step of the same run: a resumed run got here again.
+        target.rename(_hidden_name(target))
+    temporary.rename(target)
+    _sync(folder)
+    for old in _checkpoints(folder)[:-keep]:
+        old.rename(_hidden_name(old))
+    return target
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -99,6 +122,7 @@ def _write_files(state: TrainingState, folder: Path) -> None:
         "step": state.step,
         "identity": dict(state.identity),
         "environment": dict(state.environment),
+        "departures": list(state.departures),
         "strategies": plain,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
@@ -120,6 +144,7 @@ def _read_files(path: Path) -> TrainingState:
         weights=tensors[WEIGHTS_FILE],
         optimizer=tensors[_OPTIMIZER_FILE],
         strategies=_join_tensors(description["strategies"], tensors[_STRATEGIES_FILE]),
+        departures=tuple(description.get("departures", ())),
     )
 
 

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nas.space import SearchSpace
+from supernet.training.collective import Collective
 
 _CPU_FACTS = ("model name", "cpu family", "model", "stepping")
+
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OMP_DYNAMIC",
+    "OMP_THREAD_LIMIT",
+    "ONEDNN_MAX_CPU_ISA",
+)
+"""Of the process's environment: they choose instructions, or how many threads there really are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +48,9 @@ class TrainingState:
     """Momentum and the like, as '<parameter>/<what>'."""
     strategies: Mapping[str, Mapping[str, Any]]
     """State of each strategy by its name; values are tensors or JSON."""
+    departures: tuple[str, ...] = ()
+    """What differed in the environment each time the run went on, such as 'step 40: threads: 2 before,
+    1 now'; empty for a run that is bit for bit the undisturbed one."""
 
 
 def space_fingerprint(space: SearchSpace) -> str:
@@ -42,16 +59,32 @@ def space_fingerprint(space: SearchSpace) -> str:
     return hashlib.sha256(json.dumps([space.name, decisions]).encode()).hexdigest()
 
 
-def environment_of(device: torch.device, *, world_size: int) -> dict[str, Any]:
-    """Everything outside the run that decides the last bits of its arithmetic."""
+def environment_of(
+    device: torch.device, *, world_size: int, rank_kinds: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Everything outside the run that decides its draws and the last bits of its arithmetic.
+
+    `rank_kinds` is what `kinds_of_ranks` gave, where there are several.
+    """
     return {
-        "torch": torch.__version__,
+        **machine_of(device),
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last",
-        "cpu": _cpu_kind(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "world_size": world_size,
+        "ranks": list(rank_kinds),
     }
+
+
+def kinds_of_ranks(collective: Collective, device: torch.device) -> tuple[str, ...]:
+    """For each rank, in order, a short digest of the machine it runs on; all ranks call this together."""
+    if collective.world_size == 1:
+        return ()
+    digest = hashlib.sha256(json.dumps(machine_of(device), sort_keys=True).encode()).digest()
+    kinds = torch.zeros(collective.world_size, dtype=torch.float64)
+    # 48 bits: a float64 holds and adds them to zeros without loss.
+    kinds[collective.rank] = float(int.from_bytes(digest[:6], "big"))
+    collective.all_reduce_sum(kinds)
+    return tuple(f"{int(kind):012x}" for kind in kinds.tolist())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
@@ -62,6 +95,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str,
         for name in names
         if before.get(name) != now.get(name)
     )
+
+
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """What of the environment belongs to the machine and its installation, not to the run."""
+    return {
+        "torch": torch.__version__,
+        # Its generators give the order of the images and the networks of each step.
+        "numpy": np.__version__,
+        "cpu": _cpu_kind(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
 
 
 def _cpu_kind() -> str:

@@ -77,15 +77,20 @@ class Trainer:
         *,
         collective: Collective | None = None,
         data_id: str = "",
+        rank_kinds: Sequence[str] = (),
     ) -> None:
         """`data_id` names the images; a checkpoint made from others is refused.
 
+        `rank_kinds` is what `kinds_of_ranks` gave, to be recorded with the run.
         All ranks start from the weights of rank 0.
         """
         self.supernet = supernet
         self.stack = stack
         self.step = 0
         """Steps done, and the number of the next."""
+        self.departures: tuple[str, ...] = ()
+        """What differed in the environment whenever the run went on; empty: it is still exact."""
+        self._rank_kinds = tuple(rank_kinds)
         self._batches = batches
         self._collective = collective or SingleProcess()
         self._data_id = data_id
@@ -202,13 +207,15 @@ class Trainer:
             weights=self.supernet.state_dict(),
             optimizer=optimizer_tensors(self._optimizer, self.supernet),
             strategies={name: s.state_dict() for name, s in self.stack.strategies.items()},
+            departures=self.departures,
         )
 
     def restore(self, state: TrainingState) -> tuple[str, ...]:
         """Makes this run the one that `state` describes.
 
         Returns what differs in the environment: where nothing does, the run goes on to the very same
-        bits. Raises CheckpointError for a state of another run.
+        bits. It is added to `departures`, for what was inexact once stays so. Raises CheckpointError for
+        a state of another run.
         """
         before = {**state.identity, "stack": completed_record(state.identity["stack"])}
         foreign = differences(before, self._identity())
@@ -222,7 +229,9 @@ class Trainer:
         for name, strategy in self.stack.strategies.items():
             strategy.load_state_dict(state.strategies[name])
         self.step = state.step
-        return differences(state.environment, self._environment())
+        found = differences(state.environment, self._environment())
+        self.departures = (*state.departures, *(f"step {state.step}: {line}" for line in found))
+        return found
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -236,7 +245,9 @@ class Trainer:
         }
 
     def _environment(self) -> dict[str, Any]:
-        return environment_of(self._device, world_size=self._collective.world_size)
+        return environment_of(
+            self._device, world_size=self._collective.world_size, rank_kinds=self._rank_kinds
+        )
 
 
 def _check_match(supernet: Supernet, batches: Batches, stack: Stack) -> None:

@@ -21,6 +21,7 @@ from nas.client import (
 )
 from nas.job import JobKind, JobState
 from nas.recipe import recipe_from_json
+from nas.store import supernets
 from nas.trial import Provenance, wilson_interval
 from tests.api.conftest import ACCURACIES, DIGITS
 from tests.api.worker import CHECKPOINT, NUM_VAL, SPACE, costs_of, ladder
@@ -54,6 +55,15 @@ def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):
     assert supernet["progress"] == {"phase": "work", "done": 1, "total": 2, "eta_seconds": None}
     assert supernet["curves"] == supernet.curves()
     assert [point["train_loss"] for point in supernet.curves()] == [2.0]
+
+
+def test_a_supernet_tells_where_its_training_departed_from_an_undisturbed_one(supernet, database):
+    assert (supernet["is_exact"], supernet["resume_departures"]) == (True, [])
+    departures = ["step 40: threads: 2 before, 1 now"]
+    with database.begin() as session:
+        supernets.set_resume_departures(session, supernet.id, departures)
+    again = supernet.refresh()
+    assert (again["is_exact"], again["resume_departures"]) == (False, departures)
 
 
 def test_the_frontier_leaves_out_what_is_dominated(client, search):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 
@@ -78,9 +79,11 @@ class PlayedWorker:
     def fail(self, kind: JobKind, error: str) -> None:
         self.queue.fail(self.claim(kind), error)
 
-    def import_dataset(self) -> None:
+    def import_dataset(self, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
         with self.job(JobKind.IMPORT_DATASET) as (session, dataset_id):
             datasets.set_contents(session, dataset_id, CONTENTS)
+            published = [self._publish(f"datasets/{dataset_id}", name, data) for name, data in files.items()]
+            datasets.set_files(session, dataset_id, published)
 
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
@@ -120,11 +123,11 @@ class PlayedWorker:
                 subnet_id,
                 evaluation_val_id=ids[0],
                 evaluation_test_id=ids[1],
-                artifacts=[self._publish(subnet_id, name, data) for name, data in files.items()],
+                artifacts=[self._publish(f"subnets/{subnet_id}", name, data) for name, data in files.items()],
             )
 
-    def _publish(self, subnet_id: str, name: str, data: bytes) -> Artifact:
-        stored = self._artifacts.put(f"subnets/{subnet_id}/{name}", data)
+    def _publish(self, place: str, name: str, data: bytes) -> Artifact:
+        stored = self._artifacts.put(f"{place}/{name}", data)
         assert stored.sha256 == hashlib.sha256(data).hexdigest()
         return Artifact(
             name=name,

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
+from sqlalchemy import make_url
 
 from nas.client import Client
 from nas.store.embedded import EmbeddedPostgres
@@ -92,6 +95,18 @@ class Home:
         """The id of the worker process itself."""
         found = [pid for pid, line in self.processes("-m workers").items() if line.startswith(sys.executable)]
         return min(found, default=None)
+
+    def kill_worker(self) -> None:
+        """kill -9, whatever it is doing; Ray's processes are left to themselves."""
+        pid = self.worker()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """What the database itself says."""
+        url = make_url(EmbeddedPostgres(self.folder).url).set(drivername="postgresql")
+        with psycopg.connect(url.render_as_string()) as connection:
+            return connection.execute(statement).fetchall()
 
     def wait_for_no_process(self, *, timeout_s: float = 10, but: str | None = None) -> None:
         """Nothing of this home is alive; `but` names what may be."""

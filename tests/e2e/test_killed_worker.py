@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 import zipfile
 
 import numpy as np
-import psycopg
 import pytest
-from sqlalchemy import make_url
 
-from nas.store.embedded import EmbeddedPostgres
-from tests.e2e.service import Home, Poller, wait_until
+from tests.e2e.service import Poller, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DIGITS = {"kind": "bundled", "name": "digits"}
 EPOCHS, NUM_TRIALS = 6, 30
-
-
-def kill_worker(home: Home) -> None:
-    pid = home.worker()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
 
 
 def await_phase(resource, phase: str, share: float) -> None:
@@ -42,12 +31,6 @@ def await_phase(resource, phase: str, share: float) -> None:
         return progress["done"] >= share * progress["total"]
 
     wait_until(is_there, timeout_s=120, what=f"{share:.0%} of {phase}")
-
-
-def query(home: Home, statement: str) -> list[tuple]:
-    url = make_url(EmbeddedPostgres(home.folder).url).set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string()) as connection:
-        return connection.execute(statement).fetchall()
 
 
 @pytest.mark.parametrize("seed", [20240229])
@@ -66,19 +49,19 @@ def test_the_run_completes_and_the_api_never_stops_answering(home, tmp_path, see
         )
         poller.paths += [resource["links"]["self"] for resource in (dataset, supernet)]
         await_phase(supernet, "train", shares[0])
-        kill_worker(home)
+        home.kill_worker()
         supernet = supernet.wait(timeout=200)
         assert [point["epoch"] for point in supernet.curves()] == list(range(EPOCHS))
         search = client.searches.create(supernet.id, NUM_TRIALS)
         poller.paths.append(search["links"]["self"])
         await_phase(search, "search", shares[1])
-        kill_worker(home)
+        home.kill_worker()
         search = search.wait(timeout=200)
         subnet = search.pareto()[-1].specialise()
         poller.paths.append(subnet["links"]["self"])
         wait_until(lambda: subnet.refresh()["state"] == "running", timeout_s=60, what="specialising")
         time.sleep(pause_s)
-        kill_worker(home)
+        home.kill_worker()
         subnet = subnet.wait(timeout=200)
         numbers = [point["number"] for point in search.trials()]
         attempts = {r.id: client.jobs.get(r.job_id)["attempt"] for r in (supernet, search, subnet)}
@@ -89,10 +72,10 @@ def test_the_run_completes_and_the_api_never_stops_answering(home, tmp_path, see
     assert list(attempts.values()) == [2, 2, 2]
     assert numbers == list(range(NUM_TRIALS))
     doubled = "SELECT architecture_key, split, count(*) FROM evaluations GROUP BY 1, 2 HAVING count(*) > 1"
-    assert query(home, doubled) == []
-    assert query(home, "SELECT count(DISTINCT evaluation_id) FROM trials") == [(NUM_TRIALS,)]
-    assert query(home, "SELECT count(*) FROM evaluations WHERE split = 'val'") == [(NUM_TRIALS,)]
-    assert query(home, "SELECT count(*) FROM evaluations WHERE split = 'test'") == [(1,)]
+    assert home.query(doubled) == []
+    assert home.query("SELECT count(DISTINCT evaluation_id) FROM trials") == [(NUM_TRIALS,)]
+    assert home.query("SELECT count(*) FROM evaluations WHERE split = 'val'") == [(NUM_TRIALS,)]
+    assert home.query("SELECT count(*) FROM evaluations WHERE split = 'test'") == [(1,)]
     assert_bundle_verifies(tmp_path / "bundle")
     serving.interrupt()
     assert serving.wait_exit(timeout_s=30) == 130

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 
 from nas.errors import ArtifactError
 from nas.trial import Split, wilson_interval
-from supernet.export import bundle as bundle_module
 from supernet.export import check_agreement, check_statistics, verify, write_bundle
 from supernet.extract import extract
 
@@ -162,10 +161,10 @@ def test_verify_needs_four_packages_only():
 
 
 @pytest.fixture
-def without_images(example, tmp_path, monkeypatch):
+def without_images(example, tmp_path):
     """(folder of the unzipped bundle, folder with the images)."""
-    monkeypatch.setattr(bundle_module, "MAX_IMAGES_IN_ZIP_BYTES", 10)
-    files = write(tmp_path / "written", example, images_at="https://images.example/check.npz")
+    images_at = "https://images.example/check.npz"
+    files = write(tmp_path / "written", example, images_at=images_at, max_images_in_zip_bytes=10)
     assert [file.name for file in files if not file.is_in_zip] == ["check.npz", "bundle.zip"]
     with zipfile.ZipFile(tmp_path / "written" / "bundle.zip") as archive:
         archive.extractall(tmp_path / "unzipped")
@@ -203,6 +202,23 @@ def test_verify_asks_for_images_that_it_is_not_told_of(without_images):
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(verify.MismatchError, match="--images"):
         verify.verify(folder)
+
+
+def test_images_that_a_service_has_are_told_with_what_to_type(without_images):
+    folder, _ = without_images
+    card = read_card(folder)
+    card["verification"]["images"]["where"] = "/v1/subnets/sub_1/artifacts/check.npz"
+    (folder / "card.json").write_text(json.dumps(card))
+    command = r"python verify\.py --images http://HOST:PORT/v1/subnets/sub_1/artifacts/check\.npz"
+    with pytest.raises(verify.MismatchError, match=command):
+        verify.verify(folder)
+
+
+@pytest.mark.parametrize("departures", [(), ("step 40: threads: 2 before, 1 now",)])
+def test_the_card_says_whether_the_training_is_bit_for_bit_an_undisturbed_one(example, tmp_path, departures):
+    write(tmp_path / "bundle", example, card=replace(example.card, resume_departures=departures))
+    training = read_card(tmp_path / "bundle")["provenance"]["training"]
+    assert training == {"is_exact": not departures, "resume_departures": list(departures)}
 
 
 # What is written

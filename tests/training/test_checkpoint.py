@@ -1,6 +1,9 @@
 """Checkpoints: a resumed run ends as an undisturbed one, and what cannot be resumed says why."""
 
+import fcntl
 import json
+import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -61,6 +64,25 @@ def test_old_checkpoints_are_pruned_and_the_latest_is_found(tmp_path):
         path = save_checkpoint(trainer.state(), tmp_path)
         assert latest_checkpoint(tmp_path) == path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000003", "step-0000000004"]
+
+
+def test_processes_that_write_to_one_folder_take_turns(tmp_path):
+    """A worker that lost its job may still be writing; its unfinished files are not litter yet."""
+    (tmp_path / ".step-0000000007.theirs").mkdir()
+    saved = []
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        state = toy_trainer().state()
+        thread = threading.Thread(target=lambda: saved.append(save_checkpoint(state, tmp_path)))
+        thread.start()
+        thread.join(0.5)
+        assert (tmp_path / ".step-0000000007.theirs").exists()
+        assert not saved
+    finally:
+        os.close(descriptor)
+    thread.join(30)
+    assert [path.name for path in tmp_path.iterdir()] == [saved[0].name]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

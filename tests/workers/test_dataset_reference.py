@@ -6,6 +6,8 @@ import io
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -75,14 +77,54 @@ def test_changed_images_are_refused_until_they_are_restored(reference):
     assert reference.load().fingerprint == reference.fingerprint
 
 
-def test_a_changed_source_fails_the_training_with_that_message(site, tmp_path):
+@pytest.fixture
+def imported(site, tmp_path):
+    """A data set made from a file; the machine's own copy is lost."""
     path = tmp_path / "train.parquet"
     write_images(path)
     dataset = site.add_dataset({"kind": "parquet", "train": str(path)})
     site.work([dataset.job.id])
     assert site.queue.get(dataset.job.id).state is JobState.SUCCEEDED
+    reference = dataset_reference(site.database, site.artifacts, site.home, dataset.row.id)
     # A second machine, or this one after its scratch was lost.
-    shutil.rmtree(dataset_reference(site.database, site.home, dataset.row.id).cache)
+    shutil.rmtree(reference.cache)
+    return dataset, reference, path
+
+
+@pytest.mark.parametrize("fate", ["missing", "changed"])
+def test_without_its_source_a_machine_takes_the_very_same_splits_from_those_published(imported, fate):
+    _, reference, path = imported
+    expected = import_splits(reference.source, reference.split)
+    if fate == "missing":
+        path.unlink()
+    else:
+        write_images(path, first_seed=1000)
+    taken = reference.load()
+    assert (taken.fingerprint, taken.plan) == (expected.fingerprint, expected.plan)
+    assert (taken.mean, taken.std) == (expected.mean, expected.std)
+    assert np.array_equal(taken.calibration, expected.calibration)
+    for split in ("train", "val", "test"):
+        assert np.array_equal(getattr(taken, split).images, getattr(expected, split).images)
+        assert np.array_equal(getattr(taken, split).labels, getattr(expected, split).labels)
+    assert [p.name for p in reference.cache.parent.iterdir()] == [reference.cache.name]
+
+
+def test_published_splits_that_are_damaged_are_refused(imported):
+    _, reference, _ = imported
+    uri = reference.published.files[0].uri
+    path = Path(unquote(urlsplit(uri).path))
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
+    with pytest.raises(DatasetError, match="are not those that were published"):
+        reference.load()
+    assert list(reference.cache.parent.iterdir()) == []
+
+
+def test_a_changed_source_fails_the_training_with_that_message(site, imported):
+    dataset, reference, path = imported
+    # As for a data set of a release that published none.
+    for file in reference.published.files:
+        site.artifacts.delete_folder(site.artifacts.key_of(file.uri))
     write_images(path, first_seed=1000)
     supernet = site.add_supernet(dataset.row.id)
     site.work([supernet.job.id])

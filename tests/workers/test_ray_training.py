@@ -18,7 +18,15 @@ from nas.store import supernets
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from tests.workers.conftest import RECIPE
-from tests.workers.test_training_run import NUM_STEPS, Watcher, plan_of
+from tests.workers.test_training_run import (
+    NUM_STEPS,
+    STEPS_PER_EPOCH,
+    Interruption,
+    Watcher,
+    assert_same_bits,
+    final_state,
+    plan_of,
+)
 from workers.context import JobCancelledError
 from workers.ray_training import train_on_ray
 from workers.training import train
@@ -109,7 +117,20 @@ def test_where_a_rank_dies_all_go_on_from_the_checkpoint(digits, tmp_path, local
     assert 1 <= step <= NUM_STEPS
     assert differences == ()
     assert [point.epoch for point in watcher.points] == list(range(RECIPE["epochs"]))
-    assert load_checkpoint(latest_checkpoint(plan.checkpoints)).step == NUM_STEPS
+    left_alone = plan_of(digits, tmp_path / "alone")
+    train_on_ray(left_alone, num_workers=2, observer=Patient(), check=lambda: None)
+    assert_same_bits(final_state(plan), final_state(left_alone))
+
+
+def test_an_epochs_point_that_died_with_its_reader_is_told_again(digits, tmp_path, local_ray):
+    plan = plan_of(digits, tmp_path / "run")
+    with pytest.raises(Interruption):
+        train_on_ray(plan, num_workers=2, observer=Patient(at_point=0), check=lambda: None)
+    # The ranks were done with the epoch, and must not have saved what lies past the point.
+    assert final_state(plan).step < STEPS_PER_EPOCH
+    watcher = Patient()
+    train_on_ray(plan, num_workers=2, observer=watcher, check=lambda: None)
+    assert [(point.epoch, point.step) for point in watcher.points] == [(0, 4), (1, 8)]
 
 
 def test_what_no_rank_could_do_is_told_before_any_starts(digits, tmp_path, local_ray):

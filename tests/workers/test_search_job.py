@@ -13,14 +13,17 @@ from nas.costs import costs
 from nas.errors import LeaseLostError
 from nas.job import JobKind, JobState
 from nas.pareto import pareto_front
-from nas.store import datasets, searches, supernets
+from nas.store import datasets, evaluations, searches, supernets
 from nas.store.tables import EvaluationRow
-from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, measurement
+from supernet.training import state
+from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
 from tests.workers.conftest import SPACE, drained_when
 from workers.search_job import OpenEvaluator, SearchJob
 from workers.service import WorkerService
 
 NUM_TRIALS = 12
+NUM_BEATEN_AT = 3
+"""Within the first round, whose figures decide the next."""
 
 
 class Killed(BaseException):
@@ -323,6 +326,59 @@ def test_a_killed_extending_search_run_again_gives_the_trials_of_one_left_alone(
     assert last_frontier(site, disturbed.job.id) == last_frontier(site, left_alone.job.id)
 
 
+def test_a_search_resumed_on_another_kind_of_machine_tells_so_from_then_on(site, supernet_id, monkeypatch):
+    search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+
+    def die_after_two(num_measured):
+        if num_measured == 2:
+            raise Killed
+
+    cpus = iter(["one", "one", "another", "another"])
+    monkeypatch.setattr(state, "_cpu_kind", lambda: next(cpus))
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run_search(site, search.job.id, Table(die_after_two))
+    run_search(site, search.job.id, Table())
+    (started,) = site.event_payloads(search.job.id, "search_started")
+    assert (started["is_exact"], started["machine"]["cpu"]) == (True, "one")
+    resumed = site.event_payloads(search.job.id, "resumed")
+    told = ["cpu: one before, another now"]
+    assert [(p["is_exact"], p["departures"]) for p in resumed] == [(True, []), (False, told), (False, told)]
+
+
+class Beaten(Table):
+    """Another search is quicker to one of the networks, and counts otherwise."""
+
+    def __init__(self, site, supernet_id, before=lambda num_measured: None) -> None:
+        super().__init__(before)
+        self._site, self._supernet_id = site, supernet_id
+
+    def evaluate(self, architectures, on_result):
+        def told(evaluation):
+            if len(measured_keys(self._site, self._supernet_id)) == NUM_BEATEN_AT:
+                other = measurement(evaluation.architecture, NUM_VAL - evaluation.num_correct)
+                with self._site.database.begin() as session:
+                    evaluations.record(session, self._supernet_id, other, costs_of(evaluation.architecture))
+            on_result(evaluation)
+
+        return super().evaluate(architectures, told)
+
+
+def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site, add_trained):
+    def die(num_done):
+        if num_done == NUM_BEATEN_AT + 1:
+            raise Killed
+
+    alone, killed = add_trained(), add_trained()
+    first, second = (site.add_search(each, num_trials=NUM_TRIALS) for each in (alone, killed))
+    run_search(site, first.job.id, Beaten(site, alone))
+    with pytest.raises(Killed):
+        run_search(site, second.job.id, Beaten(site, killed, die))
+    run_search(site, second.job.id, Table())
+    assert trials_of(site, first.row.id) == trials_of(site, second.row.id)
+    assert trials_of(site, first.row.id) != undisturbed(site, add_trained)[0]
+
+
 def test_every_trial_keeps_the_bounds(site, supernet_id):
     search = site.add_search(supernet_id, num_trials=NUM_TRIALS, max_macs="30%")
     run_search(site, search.job.id, Table())
@@ -367,7 +423,8 @@ def test_a_search_that_always_dies_at_the_same_network_is_given_up(site, superne
     job = site.queue.get(search.job.id)
     assert job.state is JobState.FAILED
     assert job.attempt >= 6
-    assert job.error == "killed its worker 5 times in a row without getting further"
+    # Where the last attempt lived long enough to tell, its phase is named too.
+    assert job.error.startswith("killed its worker 5 times in a row without getting further")
 
 
 def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sqlalchemy import text
 
 from nas.job import JobState
+from nas.store import supernets
+from supernet.training.checkpoint import latest_checkpoint
 from tests.workers.conftest import RECIPE
-from workers.training_job import JobObserver
+from workers.training_job import JobObserver, checkpoint_folder
 
 NUM_EPOCHS = 7
 
@@ -59,3 +63,33 @@ def test_killed_in_every_first_epoch_it_is_given_up(site, monkeypatch):
     job = site.queue.get(supernet.job.id)
     assert (job.state, job.attempt) == (JobState.FAILED, 5)
     assert job.error.startswith("killed its worker 5 times in a row without getting further")
+
+
+def test_resumed_on_another_kind_of_machine_it_is_exact_no_more_however_often_it_goes_on(site, monkeypatch):
+    dataset = site.add_dataset()
+    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": 3})
+    site.work([dataset.job.id])
+    on_checkpoint = JobObserver.on_checkpoint
+
+    def die_once_saved(self, step):
+        on_checkpoint(self, step)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobObserver, "on_checkpoint", die_once_saved)
+        work_until_killed(site, supernet.job.id)
+        folder = latest_checkpoint(checkpoint_folder(site.home, supernet.row.id))
+        description = json.loads((folder / "state.json").read_text())
+        here = description["environment"]["cpu"]
+        description["environment"]["cpu"] = "another"
+        (folder / "state.json").write_text(json.dumps(description))
+        work_until_killed(site, supernet.job.id)
+    site.work([supernet.job.id])
+    told = [f"step 4: cpu: another before, {here} now"]
+    # The second time nothing differed from the checkpoint before.
+    assert site.event_payloads(supernet.job.id, "resumed") == [
+        {"step": step, "is_exact": False, "departures": told} for step in (4, 8)
+    ]
+    assert site.queue.get(supernet.job.id).state is JobState.SUCCEEDED
+    with site.database.session() as session:
+        assert supernets.get(session, supernet.row.id).row.resume_departures == told

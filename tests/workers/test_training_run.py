@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -248,3 +249,52 @@ def test_with_no_checkpoint_readable_it_begins_anew(half_done, left_alone):
     watcher = run(half_done)
     assert watcher.resumes == []
     assert_same_bits(final_state(half_done), left_alone[0])
+
+
+def test_a_run_goes_on_with_the_number_of_threads_it_began_with(half_done, left_alone):
+    watcher = run(replace(half_done, num_threads=2))
+    assert watcher.resumes == [(5, ())]
+    assert torch.get_num_threads() == 1
+    assert_same_bits(final_state(half_done), left_alone[0])
+
+
+def edit_environment(plan, **changed):
+    """As if the newest checkpoint had been made elsewhere; None leaves an entry out."""
+    path = latest_checkpoint(plan.checkpoints) / "state.json"
+    description = json.loads(path.read_text())
+    merged = description["environment"] | changed
+    description["environment"] = {name: value for name, value in merged.items() if value is not None}
+    path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"cpu": "another"}, "step 5: cpu: another before, "),
+        ({"torch": "1.0"}, "step 5: torch: 1.0 before, "),
+        ({"numpy": "1.0"}, "step 5: numpy: 1.0 before, "),
+        ({"memory_format": "contiguous"}, "step 5: memory_format: contiguous before, channels_last now"),
+        (
+            {"variables": {"MKL_CBWR": "COMPATIBLE"}},
+            "step 5: variables: {'MKL_CBWR': 'COMPATIBLE'} before, {} now",
+        ),
+        ({"threads": None}, "step 5: threads: None before, 1 now"),
+        ({"world_size": 2}, "step 5: world_size: 2 before, 1 now"),
+    ],
+)
+def test_what_differs_is_told_allowed_and_kept(half_done, changed, told):
+    edit_environment(half_done, **changed)
+    ((step, departures),) = run(half_done).resumes
+    assert step == 5
+    (departure,) = departures
+    assert departure.startswith(told)
+    state = final_state(half_done)
+    assert (state.step, state.departures) == (NUM_STEPS, departures)
+
+
+def test_a_checkpoint_of_before_departures_were_kept_has_none(half_done):
+    path = latest_checkpoint(half_done.checkpoints) / "state.json"
+    description = json.loads(path.read_text())
+    del description["departures"]
+    path.write_text(json.dumps(description))
+    assert run(half_done).resumes == [(5, ())]

@@ -1,0 +1,85 @@
+"""Splits in the artefact store: published once, at import; users download them, other machines take them."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from nas.errors import DatasetError
+from nas.ports import StopCheck
+from nas.store.artifacts import Artifact, ArtifactStore
+from supernet.data import DataSplits, SplitPlan
+from supernet.data.split_files import SPLIT_FILES, read_split_files, write_split_file
+from workers.context import JobContext
+
+_MEDIA_TYPE = "application/octet-stream"
+_SCRATCH = "nas-splits-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSplits:
+    """Where a data set's splits lie, for any process that reaches the artefact store."""
+
+    artifacts: ArtifactStore
+    files: tuple[Artifact, ...]
+
+    def are_there(self) -> bool:
+        """Whether the store has all of them."""
+        return all(self.artifacts.exists(file.uri) for file in self.files)
+
+    @contextmanager
+    def fetched(self, scratch: Path, plan: Mapping[str, Any], stop_check: StopCheck) -> Iterator[DataSplits]:
+        """The splits, their images in files below `scratch` that are gone afterwards."""
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch) as folder:
+            for file in self.files:
+                self._fetch(file, Path(folder) / file.name, stop_check)
+            yield read_split_files(Path(folder), SplitPlan.from_json(plan), stop_check)
+
+    def _fetch(self, file: Artifact, target: Path, stop_check: StopCheck) -> None:
+        digest = hashlib.sha256()
+        with target.open("wb") as copy:
+            for chunk in self.artifacts.open(file.uri):
+                stop_check()
+                digest.update(chunk)
+                copy.write(chunk)
+        if digest.hexdigest() != file.sha256:
+            raise DatasetError(
+                f"the bytes of {file.uri} are not those that were published; restore the file, "
+                "or register the images anew"
+            )
+
+
+def publish_splits(
+    artifacts: ArtifactStore, dataset_id: str, splits: DataSplits, scratch: Path, context: JobContext
+) -> Sequence[Artifact]:
+    """Writes each split to the artefact store, and tells how far it is."""
+    # A folder of this attempt's own: one that lost its lease must not replace another's files.
+    place = f"datasets/{dataset_id}/{token_hex(8)}"
+    published = []
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch) as folder:
+        for number, name in enumerate(SPLIT_FILES):
+            context.report("publish", number, len(SPLIT_FILES))
+            path = Path(folder) / name
+            write_split_file(path, splits, name, context.check)
+            published.append(_publish(artifacts, f"{place}/{name}", path))
+            path.unlink()
+    context.report("publish", len(SPLIT_FILES), len(SPLIT_FILES))
+    return published
+
+
+def _publish(artifacts: ArtifactStore, key: str, path: Path) -> Artifact:
+    stored = artifacts.put(key, path)
+    return Artifact(
+        name=path.name,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        media_type=_MEDIA_TYPE,
+        uri=stored.uri,
+    )
