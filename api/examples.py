@@ -39,7 +39,11 @@ _PARAMETERS: Mapping[str, Any] = {
     "content-digest": f"sha-256=:{b64encode(hashlib.sha256(FILE.encode()).digest()).decode()}:",
 }
 
-_NAMES = {"/v1/search-spaces/{name}": "micro_8", "/v1/subnets/{subnet_id}/artifacts/{name}": "model.py"}
+_NAMES = {
+    "/v1/search-spaces/{name}": "micro_8",
+    "/v1/datasets/{dataset_id}/splits/{name}": "val.npz",
+    "/v1/subnets/{subnet_id}/artifacts/{name}": "model.py",
+}
 """What `name` may be depends on what it names."""
 
 WITHOUT_EXAMPLE = frozenset({"page_token"})
