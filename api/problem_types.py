@@ -26,6 +26,7 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "range-not-satisfiable": "The Range lies outside the file.",
     "resource-in-use": "Other resources refer to it: `used_by` lists the first, `num_users` counts them all.",
     "schema-not-current": "The database was made by another version.",
+    "storage-full": "The artefact store has no room for the bytes.",
     "subnet-not-ready": "The subnet's bundle is not published.",
     "supernet-not-ready": "The supernet is not trained, or nothing of it is measured yet.",
     "unknown-architecture": "The description names no network of the space.",

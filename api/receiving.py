@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import errno
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
@@ -31,6 +32,8 @@ MEDIA_TYPES: Final = (
 
 _BATCH_BYTES = 1 << 20
 """Written at once: each write takes a thread for a moment."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SHA_256 = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
@@ -67,6 +70,11 @@ async def receive(
     try:
         await _write(request, writer, max_bytes)
         stored = await run_in_threadpool(writer.finish)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        detail = "the artefact store has no room for these bytes; free some, or send less"
+        raise ProblemError("storage-full", 507, detail, headers={"Connection": "close"}) from error
     except ClientDisconnect:
         # Nobody hears it; but an upload that was cut is no defect of ours.
         raise ProblemError("upload-cut", 400, "the connection ended before the body did") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import socket
 import time
 from base64 import b64encode
@@ -196,6 +197,17 @@ def test_an_upload_in_flight_is_not_taken_for_litter_and_one_given_up_is_not_cre
         uploads.create(session, upload_id, display_name="", stored=stored)
     with database.session() as session:
         assert session.scalars(select(UploadRow)).all() == []
+
+
+def test_a_full_disk_is_told_and_nothing_stays(http, nothing_is_left):
+    """A limit on the size of files meets a write as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        response = http.post(UPLOADS, content=CONTENT, headers=OCTETS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    problem_of(response, 507, "storage-full")
 
 
 # Keys
