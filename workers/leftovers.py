@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from nas.store import datasets, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
+from workers.dataset_files import SCRATCH
 from workers.training_job import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
+_SCRATCH_LASTS_S = 24 * 3600.0
+"""No packing of splits takes so long: what is older was left by a killed worker."""
 _LATER_LOOKS_S = 24 * 3600.0
 """The first look goes through all jobs that have ended, later ones through those of this long."""
 
@@ -35,6 +39,7 @@ class Leftovers:
         self._queue = queue
         self._database = database
         self._artifacts = artifacts
+        self._home = home
         self._checkpoints = home / CHECKPOINTS
         self._has_looked = False
 
@@ -45,6 +50,7 @@ class Leftovers:
         self._remove_attempts(JobKind.SPECIALISE, "subnets", subnets.published_uris, within_s)
         self._remove_attempts(JobKind.TRAIN, "supernets", supernets.published_uris, within_s)
         self._remove_checkpoints()
+        self._remove_scratch()
         self._has_looked = True
 
     def _remove_attempts(
@@ -77,3 +83,9 @@ class Leftovers:
         for supernet_id in sorted(self._queue.have_ended(JobKind.TRAIN, kept)):
             shutil.rmtree(self._checkpoints / supernet_id, ignore_errors=True)
             logger.info("checkpoints of an ended training removed", extra={"supernet_id": supernet_id})
+
+    def _remove_scratch(self) -> None:
+        for folder in [*self._home.glob(f"{SCRATCH}*"), *self._home.glob(f"datasets/{SCRATCH}*")]:
+            if time.time() - folder.stat().st_mtime > _SCRATCH_LASTS_S:
+                shutil.rmtree(folder, ignore_errors=True)
+                logger.info("scratch of a killed worker removed", extra={"folder": str(folder)})
