@@ -19,7 +19,8 @@ from supernet.data.split_files import SPLIT_FILES, read_split_files, write_split
 from workers.context import JobContext
 
 _MEDIA_TYPE = "application/octet-stream"
-_SCRATCH = "nas-splits-"
+SCRATCH = "nas-splits-"
+"""How the folders begin in which splits are packed and unpacked; a killed worker leaves its own behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class PublishedSplits:
     def fetched(self, scratch: Path, plan: Mapping[str, Any], stop_check: StopCheck) -> Iterator[DataSplits]:
         """The splits, their images in files below `scratch` that are gone afterwards."""
         scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch) as folder:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
             for file in self.files:
                 self._fetch(file, Path(folder) / file.name, stop_check)
             yield read_split_files(Path(folder), SplitPlan.from_json(plan), stop_check)
@@ -63,7 +64,7 @@ def publish_splits(
     # A folder of this attempt's own: one that lost its lease must not replace another's files.
     place = f"datasets/{dataset_id}/{token_hex(8)}"
     published = []
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
         for number, name in enumerate(SPLIT_FILES):
             context.report("publish", number, len(SPLIT_FILES))
             path = Path(folder) / name

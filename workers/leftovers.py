@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +24,13 @@ from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.deletion import SUPERNET, folder_of
 from nas.store.jobs import JobQueue
+from workers.dataset_files import SCRATCH
 from workers.training_job import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
+_SCRATCH_LASTS_S = 24 * 3600.0
+"""No packing of splits takes so long: what is older was left by a killed worker."""
 _LATER_LOOKS_S = 24 * 3600.0
 """The first look goes through all jobs that have ended, later ones through those of this long."""
 
@@ -38,6 +42,7 @@ class Leftovers:
         self._queue = queue
         self._database = database
         self._artifacts = artifacts
+        self._home = home
         self._checkpoints = home / CHECKPOINTS
         self._has_looked = False
 
@@ -50,6 +55,7 @@ class Leftovers:
         within = None if within_s is None else timedelta(seconds=within_s)
         discards.remove_due(self._database, self._artifacts, within=within)
         self._remove_checkpoints()
+        self._remove_scratch()
         self._has_looked = True
 
     def _remove_attempts(
@@ -89,3 +95,9 @@ class Leftovers:
         by_folder = {folder_of(SUPERNET, supernet_id): supernet_id for supernet_id in ids}
         with self._database.session() as session:
             return {by_folder[key] for key in discards.are_discarded(session, [*by_folder])}
+
+    def _remove_scratch(self) -> None:
+        for folder in [*self._home.glob(f"{SCRATCH}*"), *self._home.glob(f"datasets/{SCRATCH}*")]:
+            if time.time() - folder.stat().st_mtime > _SCRATCH_LASTS_S:
+                shutil.rmtree(folder, ignore_errors=True)
+                logger.info("scratch of a killed worker removed", extra={"folder": str(folder)})

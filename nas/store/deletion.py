@@ -153,8 +153,9 @@ def _check_unused(session: Session, kind: ResourceKind, resource_id: str) -> Non
             for user_id, name in session.execute(found.limit(MAX_LISTED))
         ]
     if users:
-        listed = ", ".join(f"{user.kind} {user.id}" for user in users[:3])
-        more = f" and {num_users - 3} more" if num_users > 3 else ""
+        shown = users[:3]
+        listed = ", ".join(f"{user.kind} {user.id}" for user in shown)
+        more = f" and {num_users - len(shown)} more" if num_users > len(shown) else ""
         raise ResourceInUseError(
             f"{kind.noun} {resource_id} is used by {listed}{more}; delete what uses it first",
             used_by=users[:MAX_LISTED],

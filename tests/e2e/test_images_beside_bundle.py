@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def unzipped(home: Home, tmp_path):
+def unzipped(home: Home, tmp_path) -> Iterator[Path]:
     """What the zip holds, its images left at the service, which runs."""
-    home.start(settings={**QUICK, "NAS_MAX_IMAGES_IN_ZIP_BYTES": "1000"}).wait_ready()
+    serving = home.start(settings={**QUICK, "NAS_MAX_IMAGES_IN_ZIP_BYTES": "1000"})
+    serving.wait_ready()
     with home.client() as client:
         dataset = client.datasets.create({"kind": "bundled", "name": "digits"})
         supernet = client.supernets.create(dataset.id, "micro_8", recipe={"epochs": 1, "batch_size": 128})
@@ -26,7 +29,9 @@ def unzipped(home: Home, tmp_path):
         subnet.download(tmp_path / "all")
     with zipfile.ZipFile(tmp_path / "all" / "bundle.zip") as bundle:
         bundle.extractall(tmp_path / "unzipped")
-    return tmp_path / "unzipped"
+    yield tmp_path / "unzipped"
+    serving.interrupt()
+    assert serving.wait_exit(timeout_s=30) == 130
 
 
 def verify(folder, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,10 +25,10 @@ from workers.training_job import checkpoint_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-NUM_IMAGES, BATCH_SIZE, EPOCHS, STEPS_PER_EPOCH = 250, 8, 15, 20
-"""Of the images 160 are left to train on: 300 steps."""
+NUM_IMAGES, BATCH_SIZE, EPOCHS, STEPS_PER_EPOCH = 500, 16, 15, 20
+"""Of the images 320 are left to train on: 300 steps."""
 NUM_WORKERS = 1
-NUM_THREADS = 2
+NUM_THREADS = 1
 NUM_KILLS, NUM_TRIALS = 5, 24
 MOST_S = 400
 """A job takes far less, on a busy machine too."""

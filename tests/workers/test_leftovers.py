@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 from sqlalchemy import text
 
@@ -192,3 +195,16 @@ def test_a_worker_with_nothing_to_do_tidies_up(site, supernet):
     service = build_service(site.settings(), site.database)
     with drained_when(service, lambda: not folder.exists(), timeout_s=20):
         service.run()
+
+
+@pytest.mark.parametrize("place", [".", "datasets"])
+def test_scratch_that_a_killed_worker_left_is_removed_after_a_day(site, leftovers, place):
+    old, fresh = (site.home / place / f"nas-splits-{name}" for name in ("old", "fresh"))
+    for folder in (old, fresh):
+        folder.mkdir(parents=True)
+        (folder / "train.npz").write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    leftovers.remove()
+    assert not old.exists()
+    assert (fresh / "train.npz").exists()
