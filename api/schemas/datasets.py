@@ -13,25 +13,50 @@ from nas.store.tables import DatasetRow
 _MAX_IMAGES = 2**31 - 1
 
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+StoredSide = Annotated[int, Field(ge=1, le=1024)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class BundledSource(RequestModel):
+class ImageSource(RequestModel):
+    """What every kind of source may say of how its images are taken in."""
+
+    skip_unreadable: bool = Field(
+        default=False,
+        description="Whether images that cannot be read are left out and counted; "
+        "else one of them fails the import.",
+    )
+    stored_size: Annotated[list[StoredSide], Field(min_length=2, max_length=2)] | None = Field(
+        default=None,
+        description="[height, width] in pixels at which images are stored; "
+        "left out, it is the most common size, its longer side at most 256 pixels.",
+    )
+    fit: Literal["stretch", "centre_crop"] = Field(
+        default="stretch",
+        description="How images of another aspect ratio are brought to the stored size.",
+    )
+
+
+class BundledSource(ImageSource):
     """Images that a package carries."""
 
     kind: Literal["bundled"]
     name: Literal["digits"] = Field(description="scikit-learn's 1,797 handwritten digits of 8x8 pixels.")
 
 
-class ParquetSource(RequestModel):
-    """Parquet in the Hugging Face image layout, on the workers' machine: `path`, or `train` and `test`."""
+class ParquetSource(ImageSource):
+    """Parquet in the Hugging Face image layout, on the workers' machine: `path`, or a file for each split."""
 
     kind: Literal["parquet"]
     path: FilePath | None = Field(
         default=None,
-        description="A file, or a folder with train*.parquet and, if it has a test split, test*.parquet.",
+        description="A file, or a folder with train*.parquet and, where it has those splits, "
+        "val*.parquet and test*.parquet.",
     )
     train: FilePath | None = Field(default=None, description="The file of the training images.")
+    val: FilePath | None = Field(
+        default=None,
+        description="The file of the validation images; without it they are drawn from the training images.",
+    )
     test: FilePath | None = Field(
         default=None, description="The file of the test images; without it a test split is made."
     )
@@ -42,8 +67,10 @@ class ParquetSource(RequestModel):
     def _names_its_files_once(self) -> ParquetSource:
         if (self.path is None) == (self.train is None):
             raise ValueError("give either path or train, exactly one of them")
-        if self.path is not None and self.test is not None:
-            raise ValueError("path finds its own test files; leave test out, or give train and test instead")
+        if self.path is not None and (self.val is not None or self.test is not None):
+            raise ValueError(
+                "path finds its own val and test files; leave them out, or give train, val and test instead"
+            )
         return self
 
 

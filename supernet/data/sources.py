@@ -1,7 +1,8 @@
-"""Where images come from: a data set that a package carries, or Parquet files."""
+"""Where images come from, as a request names it, and how each kind of source is opened."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -12,10 +13,12 @@ import numpy as np
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
-from supernet.data.images import ImageSet
-from supernet.data.parquet import ParquetColumns, read_parquet
+from supernet.data.decode import Fit
+from supernet.data.listing import ArrayListing, GivenSplit, ImageListing, LabelledArrays
+from supernet.data.parquet import ParquetColumns, ParquetListing
 
 BUNDLED_NAMES = ("digits",)
+MAX_STORED_SIDE = 1024
 
 
 class SourceKind(StrEnum):
@@ -27,31 +30,54 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Names a set of labelled images. Bundled: `name`. Parquet: `path`, or `train` with or without `test`."""
+    """Names a set of labelled images, and says what is stored of them.
+
+    Bundled: `name`. Parquet: `path`, or `train` with or without `val` and `test`.
+    """
 
     kind: SourceKind
     name: str | None = None
     """A bundled data set, one of `BUNDLED_NAMES`."""
     path: str | None = None
-    """A Parquet file, or a folder with train*.parquet and, if it has a test split, test*.parquet.
+    """A Parquet file, or a folder with train*.parquet and, where it has those splits, val*.parquet and
+    test*.parquet.
 
     The files lie in the folder itself or in one sub-folder (`data/train-00000-of-00005.parquet`).
-    Other splits in it are not read: name their files as `train` and `test`.
     """
     train: str | None = None
     """The Parquet file of the training images."""
+    val: str | None = None
+    """The Parquet file of the validation images; without it they are drawn from the training images."""
     test: str | None = None
     """The Parquet file of the test images; without it a test split is made."""
     image_column: str = "image"
     label_column: str = "label"
+    skip_unreadable: bool = False
+    """Whether images that cannot be read are left out and counted; else one of them refuses the source."""
+    stored_size: tuple[int, int] | None = None
+    """(height, width) in pixels at which images are stored; None: the most common size, see `survey`."""
+    fit: Fit = Fit.STRETCH
+    """How images of another aspect ratio than the stored one's are brought to it."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_text(field.name, getattr(self, field.name))
+        for name in ("name", "path", "train", "val", "test", "image_column", "label_column"):
+            _check_text(name, getattr(self, name))
+        self._check_storage()
         if self.kind == SourceKind.BUNDLED:
             self._check_bundled()
         else:
             self._check_parquet()
+
+    def _check_storage(self) -> None:
+        if not isinstance(self.skip_unreadable, bool):
+            raise DatasetError(f"skip_unreadable is {self.skip_unreadable!r}, not true or false; choose one")
+        if self.fit not in tuple(Fit):
+            raise DatasetError(f"fit {self.fit!r} is not one of {_listed(Fit)}; choose one of them")
+        if self.stored_size is not None and not _is_size(self.stored_size):
+            raise DatasetError(
+                f"stored_size {self.stored_size!r} is not [height, width] with both in 1..{MAX_STORED_SIDE} "
+                "pixels; correct it or leave it out"
+            )
 
     def _check_bundled(self) -> None:
         if self.name not in BUNDLED_NAMES:
@@ -59,17 +85,20 @@ class DataSource:
                 f"bundled data set {self.name!r} is not one of {_listed(BUNDLED_NAMES)}; choose one of them, "
                 "or give your own images as kind 'parquet'"
             )
-        if self.path or self.train or self.test:
-            raise DatasetError("a bundled source takes a name and no files; leave out path, train and test")
+        if self.path or self.train or self.val or self.test:
+            raise DatasetError(
+                "a bundled source takes a name and no files; leave out path, train, val and test"
+            )
 
     def _check_parquet(self) -> None:
         if self.name is not None:
             raise DatasetError(f"a parquet source has no name, but {self.name!r} is given; leave it out")
         if bool(self.path) == bool(self.train):
             raise DatasetError("a parquet source takes either path or train, exactly one of them; give one")
-        if self.path and self.test:
+        if self.path and (self.val or self.test):
             raise DatasetError(
-                "a parquet source with path finds its own test files; give train and test instead"
+                "a parquet source with path finds its own val and test files; "
+                "give train, val and test instead"
             )
 
     @classmethod
@@ -86,53 +115,58 @@ class DataSource:
             raise DatasetError(
                 f"source kind {kind!r} is not one of {_listed(SourceKind)}; choose one of them"
             )
-        return cls(**{**value, "kind": SourceKind(kind)})
+        size, fit = value.get("stored_size"), value.get("fit", Fit.STRETCH)
+        return cls(
+            **{
+                **value,
+                "kind": SourceKind(kind),
+                "stored_size": tuple(size) if isinstance(size, list) else size,
+                "fit": Fit(fit) if fit in tuple(Fit) else fit,
+            }
+        )
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """The fields that are set, as JSON values."""
-        return {name: str(value) for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.stored_size is not None:
+            found["stored_size"] = list(self.stored_size)
+        return {**found, "kind": self.kind.value, "fit": self.fit.value}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceImages:
-    """What a source holds, decoded; both sets share size, channels and class names."""
-
-    train: ImageSet
-    test: ImageSet | None
-    """None where the source has no test split."""
-
-
-def load_source(source: DataSource, stop_check: StopCheck = never_stop) -> SourceImages:
-    """The decoded images of `source`, in the order of its files and rows."""
+def open_listing(source: DataSource, stop_check: StopCheck = never_stop) -> ImageListing:
+    """The images of `source`, to be read one by one."""
     if source.kind == SourceKind.BUNDLED:
-        return SourceImages(train=_read_digits(), test=None)
-    train_files, test_files = _parquet_files(source)
+        return _digits()
+    root, files = _parquet_files(source)
     columns = ParquetColumns(image=source.image_column, label=source.label_column)
-    train, test = read_parquet(train_files, test_files, columns, stop_check)
-    return SourceImages(train=train, test=test)
+    return ParquetListing(files, columns, root=root, stop_check=stop_check)
 
 
-def _read_digits() -> ImageSet:
+def _digits() -> ArrayListing:
     """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries; its 0..16 becomes 0..255."""
     from sklearn.datasets import load_digits  # slow to import, and only the demo needs it
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return ImageSet(
-        images=np.ascontiguousarray(pixels[:, None]),
-        labels=digits.target.astype(np.int64),
-        class_names=tuple(str(digit) for digit in range(10)),
+    train = LabelledArrays(images=pixels, labels=digits.target.astype(np.int64))
+    return ArrayListing(
+        class_names=tuple(str(digit) for digit in range(10)), arrays={GivenSplit.TRAIN: train}
     )
 
 
-def _parquet_files(source: DataSource) -> tuple[list[Path], list[Path]]:
+def _parquet_files(source: DataSource) -> tuple[Path, dict[GivenSplit, list[Path]]]:
+    """(what file names are told relative to, the files of each split)."""
     if source.train:
-        return [_existing(source.train)], [_existing(source.test)] if source.test else []
+        named = {GivenSplit(split): getattr(source, split) for split in GivenSplit}
+        files = {split: [_existing(path)] for split, path in named.items() if path}
+        return Path(os.path.commonpath([path.parent for (path,) in files.values()])), files
     path = _existing(source.path or "")
-    return _files_of_folder(path) if path.is_dir() else ([path], [])
+    if path.is_dir():
+        return path, _files_of_folder(path)
+    return path.parent, {GivenSplit.TRAIN: [path]}
 
 
-def _files_of_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+def _files_of_folder(folder: Path) -> dict[GivenSplit, list[Path]]:
     below = sorted(child for child in folder.iterdir() if child.is_dir())
     holders = [place for place in (folder, *below) if any(place.glob("train*.parquet"))]
     if not holders:
@@ -143,7 +177,8 @@ def _files_of_folder(folder: Path) -> tuple[list[Path], list[Path]]:
         raise DatasetError(
             f"train*.parquet lies in several places ({_listed(holders)}); give the path of one of them"
         )
-    return sorted(holders[0].glob("train*.parquet")), sorted(holders[0].glob("test*.parquet"))
+    found = {split: sorted(holders[0].glob(f"{split}*.parquet")) for split in GivenSplit}
+    return {split: files for split, files in found.items() if files}
 
 
 def _existing(path: str) -> Path:
@@ -151,6 +186,12 @@ def _existing(path: str) -> Path:
     if not found.exists():
         raise DatasetError(f"{path} does not exist on this machine; correct the path or put the file there")
     return found
+
+
+def _is_size(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return all(type(side) is int and 1 <= side <= MAX_STORED_SIDE for side in value)
 
 
 def _check_text(name: str, value: object) -> None:

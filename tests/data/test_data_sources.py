@@ -229,7 +229,7 @@ def test_a_source_survives_json(value):
         ({"kind": "bundled", "name": "digits", "path": "a"}, "no files"),
         ({"kind": "parquet"}, "exactly one"),
         ({"kind": "parquet", "path": "a", "train": "b"}, "exactly one"),
-        ({"kind": "parquet", "path": "a", "test": "b"}, "train and test"),
+        ({"kind": "parquet", "path": "a", "test": "b"}, "train, val and test"),
         ({"kind": "parquet", "name": "digits", "path": "a"}, "leave it out"),
         ({"kind": "parquet", "path": 3}, "path is 3"),
         ({"kind": "parquet", "paths": "a"}, "fields paths are not among kind, name"),
