@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ import numpy as np
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
+from supernet.data.archive import open_archive
 from supernet.data.decode import Fit
+from supernet.data.folder import open_folder
+from supernet.data.huggingface import open_huggingface
 from supernet.data.listing import ArrayListing, GivenSplit, ImageListing, LabelledArrays
+from supernet.data.npz import open_npz
 from supernet.data.parquet import ParquetColumns, ParquetListing
 
 BUNDLED_NAMES = ("digits",)
@@ -26,28 +30,47 @@ class SourceKind(StrEnum):
 
     BUNDLED = "bundled"
     PARQUET = "parquet"
+    FOLDER = "folder"
+    NPZ = "npz"
+    HUGGINGFACE = "huggingface"
+    ARCHIVE = "archive"
+
+
+_COLUMNS = ("image_column", "label_column")
+FIELDS = {
+    SourceKind.BUNDLED: ("name",),
+    SourceKind.PARQUET: ("path", "train", "val", "test", *_COLUMNS),
+    SourceKind.FOLDER: ("path",),
+    SourceKind.NPZ: ("path",),
+    SourceKind.HUGGINGFACE: ("path", *_COLUMNS),
+    SourceKind.ARCHIVE: ("path", "upload_id", *_COLUMNS),
+}
+"""What each kind takes beside `STORAGE`."""
+STORAGE = ("skip_unreadable", "stored_size", "fit")
+"""What every kind says of how its images are taken in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """Names a set of labelled images, and says what is stored of them.
 
-    Bundled: `name`. Parquet: `path`, or `train` with or without `val` and `test`.
+    `FIELDS` and `STORAGE` say which fields each kind takes.
     """
 
     kind: SourceKind
     name: str | None = None
     """A bundled data set, one of `BUNDLED_NAMES`."""
     path: str | None = None
-    """A Parquet file, or a folder with train*.parquet and, where it has those splits, val*.parquet and
-    test*.parquet.
-
-    The files lie in the folder itself or in one sub-folder (`data/train-00000-of-00005.parquet`).
+    """A file or a folder. Parquet: a file, or a folder with train*.parquet and, if it has these splits,
+    val*.parquet and test*.parquet, in the folder itself or in one sub-folder
+    (`data/train-00000-of-00005.parquet`); files of other names are not read.
     """
+    upload_id: str | None = None
+    """An uploaded archive; whoever has the upload puts the path of its bytes in place of it."""
     train: str | None = None
     """The Parquet file of the training images."""
     val: str | None = None
-    """The Parquet file of the validation images; without it they are drawn from the training images."""
+    """The Parquet file of the validation images; without it a val split is made."""
     test: str | None = None
     """The Parquet file of the test images; without it a test split is made."""
     image_column: str = "image"
@@ -60,13 +83,11 @@ class DataSource:
     """How images of another aspect ratio than the stored one's are brought to it."""
 
     def __post_init__(self) -> None:
-        for name in ("name", "path", "train", "val", "test", "image_column", "label_column"):
+        for name in ("name", "path", "upload_id", "train", "val", "test", *_COLUMNS):
             _check_text(name, getattr(self, name))
         self._check_storage()
-        if self.kind == SourceKind.BUNDLED:
-            self._check_bundled()
-        else:
-            self._check_parquet()
+        self._check_fields()
+        self._check_place()
 
     def _check_storage(self) -> None:
         if not isinstance(self.skip_unreadable, bool):
@@ -79,41 +100,56 @@ class DataSource:
                 "pixels; correct it or leave it out"
             )
 
-    def _check_bundled(self) -> None:
-        if self.name not in BUNDLED_NAMES:
+    def _check_fields(self) -> None:
+        foreign = [name for name in self._given() if name not in self._allowed()]
+        if foreign:
             raise DatasetError(
-                f"bundled data set {self.name!r} is not one of {_listed(BUNDLED_NAMES)}; choose one of them, "
-                "or give your own images as kind 'parquet'"
-            )
-        if self.path or self.train or self.val or self.test:
-            raise DatasetError(
-                "a bundled source takes a name and no files; leave out path, train, val and test"
+                f"a {self.kind.value} source takes {_listed(self._allowed())}, not {_listed(foreign)}; "
+                "leave it out"
             )
 
-    def _check_parquet(self) -> None:
-        if self.name is not None:
-            raise DatasetError(f"a parquet source has no name, but {self.name!r} is given; leave it out")
-        if bool(self.path) == bool(self.train):
-            raise DatasetError("a parquet source takes either path or train, exactly one of them; give one")
+    def _check_place(self) -> None:
+        if self.kind == SourceKind.BUNDLED and self.name not in BUNDLED_NAMES:
+            raise DatasetError(
+                f"bundled data set {self.name!r} is not one of {_listed(BUNDLED_NAMES)}; choose one of them, "
+                f"or give your own images as kind {_listed(list(SourceKind)[1:])}"
+            )
+        alternative = {SourceKind.PARQUET: "train", SourceKind.ARCHIVE: "upload_id"}.get(self.kind)
+        if alternative and bool(self.path) == bool(getattr(self, alternative)):
+            raise DatasetError(
+                f"a {self.kind.value} source takes either path or {alternative}, exactly one of them; give "
+                "one"
+            )
         if self.path and (self.val or self.test):
             raise DatasetError(
-                "a parquet source with path finds its own val and test files; "
-                "give train, val and test instead"
+                "a parquet source with path finds its own val and test files; give train, val and test "
+                "instead"
             )
+        if not self.path and not alternative and self.kind != SourceKind.BUNDLED:
+            raise DatasetError(f"a {self.kind.value} source has no path; give the path of its files")
+
+    def _allowed(self) -> tuple[str, ...]:
+        return ("kind", *FIELDS[self.kind], *STORAGE)
+
+    def _given(self) -> list[str]:
+        """The fields whose value is not the one they have where nothing is said."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [name for name, default in defaults.items() if getattr(self, name) != default]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DataSource:
         """The source that `to_json` wrote, or that a request spells."""
-        allowed = [field.name for field in fields(cls)]
-        unknown = sorted(set(value) - set(allowed))
-        if unknown:
-            raise DatasetError(
-                f"source fields {_listed(unknown)} are not among {_listed(allowed)}; leave them out"
-            )
         kind = value.get("kind")
         if kind not in tuple(SourceKind):
             raise DatasetError(
                 f"source kind {kind!r} is not one of {_listed(SourceKind)}; choose one of them"
+            )
+        allowed = ("kind", *FIELDS[SourceKind(kind)], *STORAGE)
+        unknown = sorted(set(value) - set(allowed))
+        if unknown:
+            raise DatasetError(
+                f"source fields {_listed(unknown)} are not among {_listed(allowed)} of kind {kind!r}; leave "
+                "them out"
             )
         size, fit = value.get("stored_size"), value.get("fit", Fit.STRETCH)
         return cls(
@@ -126,8 +162,9 @@ class DataSource:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are set, as JSON values."""
-        found = {name: value for name, value in asdict(self).items() if value is not None}
+        """The fields of the kind that are set, as JSON values."""
+        values = {name: getattr(self, name) for name in self._allowed()}
+        found = {name: value for name, value in values.items() if value is not None}
         if self.stored_size is not None:
             found["stored_size"] = list(self.stored_size)
         return {**found, "kind": self.kind.value, "fit": self.fit.value}
@@ -137,9 +174,20 @@ def open_listing(source: DataSource, stop_check: StopCheck = never_stop) -> Imag
     """The images of `source`, to be read one by one."""
     if source.kind == SourceKind.BUNDLED:
         return _digits()
-    root, files = _parquet_files(source)
+    if source.upload_id:
+        raise DatasetError(f"upload {source.upload_id} has not been fetched; give the path of its bytes")
     columns = ParquetColumns(image=source.image_column, label=source.label_column)
-    return ParquetListing(files, columns, root=root, stop_check=stop_check)
+    if source.kind == SourceKind.PARQUET:
+        root, files = _parquet_files(source)
+        return ParquetListing(files, columns, root=root, stop_check=stop_check)
+    path = _existing(source.path or "")
+    if source.kind == SourceKind.FOLDER:
+        return open_folder(path, stop_check)
+    if source.kind == SourceKind.NPZ:
+        return open_npz(path, stop_check)
+    if source.kind == SourceKind.HUGGINGFACE:
+        return open_huggingface(path, columns, stop_check)
+    return open_archive(path, columns, stop_check)
 
 
 def _digits() -> ArrayListing:

@@ -56,7 +56,7 @@ def test_every_body_has_examples_that_work_as_they_stand(http, search):
             response = http.post(path, json=body)
             assert response.status_code == 201, response.text
             num_examples += 1
-    assert num_examples == 5
+    assert num_examples == 6
 
 
 def test_every_figure_says_what_it_is():
