@@ -13,11 +13,13 @@ from nas.errors import DatasetError
 from nas.job import Job
 from nas.ports import StopCheck, never_stop
 from nas.store import datasets
+from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
 from supernet.data import DataSource, DataSplits, SplitPlan, load_cache, load_source, make_splits, save_cache
 from workers.context import JobContext
 from workers.service import Finish
+from workers.uploads import local_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +74,17 @@ def import_splits(
 class DatasetImport:
     """Runs `import_dataset` jobs."""
 
-    def __init__(self, database: Database, home: Path) -> None:
+    def __init__(self, database: Database, artifacts: ArtifactStore, home: Path) -> None:
         self._database = database
+        self._artifacts = artifacts
         self._home = home
 
     def run(self, job: Job, context: JobContext) -> Finish:
         """Decode, split, keep, and say what was found."""
         context.report("decode", 0, 1)
-        splits = import_splits(job.spec["source"], job.spec["split"], context.check)
+        named = DataSource.from_json(job.spec["source"])
+        with local_source(self._database, self._artifacts, named, context.check) as source:
+            splits = import_splits(source.to_json(), job.spec["split"], context.check)
         save_cache(splits, cache_folder(self._home, job.resource_id), context.check)
         context.report("decode", 1, 1)
         contents = _contents(splits)

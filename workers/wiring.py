@@ -36,7 +36,7 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
     """A worker that can do every kind of job; whoever opened the database closes it."""
     artifacts = ArtifactStore(settings.artifact_url)
     runners: dict[JobKind, JobRunner] = {
-        JobKind.IMPORT_DATASET: DatasetImport(database, settings.home),
+        JobKind.IMPORT_DATASET: DatasetImport(database, artifacts, settings.home),
         JobKind.TRAIN: TrainingJob(
             database,
             artifacts,

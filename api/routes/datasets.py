@@ -13,7 +13,7 @@ from api.pages import PageDep, each
 from api.schemas.common import Page
 from api.schemas.datasets import Dataset, DatasetCreate, describe_dataset
 from api.strict import StrictRoute
-from nas.store import datasets
+from nas.store import datasets, uploads
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=StrictRoute)
 
@@ -24,6 +24,8 @@ def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
 
     def make(session: Session) -> Dataset:
         spec: dict[str, Any] = body.spec()
+        if "upload_id" in spec["source"]:
+            uploads.hold(session, spec["source"]["upload_id"])
         found = datasets.create(
             session,
             display_name=body.display_name,
