@@ -16,7 +16,7 @@ from nas.ports import StopCheck, never_stop
 from supernet.data.folder import is_ignored
 from supernet.data.huggingface import open_huggingface
 from supernet.data.listing import ImageListing, SourceImage
-from supernet.data.npz import open_npz
+from supernet.data.npz import is_npz, open_npz
 from supernet.data.parquet import ParquetColumns
 from supernet.data.unpacking import UnpackLimits, unpack
 
@@ -49,13 +49,15 @@ def open_archive(
     columns: ParquetColumns,
     stop_check: StopCheck = never_stop,
     limits: UnpackLimits | None = None,
-) -> ArchiveListing:
+) -> ImageListing:
     """The images of a zip or tar whose content is class folders, a Hugging Face directory, or one npz file.
 
     Single folders that wrap everything are seen through. Nothing is left behind where this raises.
     """
     if not archive.is_file():
         raise DatasetError(f"{archive} is no file; give a zip, tar, tar.gz, tar.bz2 or tar.xz")
+    if is_npz(archive):
+        return open_npz(archive, stop_check)  # an npz is a zip itself, and may be sent as it is
     files = _UnpackedFiles()
     try:
         with _told_as(archive, files.folder):

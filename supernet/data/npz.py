@@ -70,6 +70,19 @@ class NpzListing:
                 yield SourceImage(split=split, label=label, where=where, content=content)
 
 
+def is_npz(path: Path) -> bool:
+    """Whether the file is a zip of arrays and of nothing else."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return False  # such as a tar that ends in an npz
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
 def open_npz(path: Path, stop_check: StopCheck = never_stop) -> NpzListing:
     """The images of `path`: uint8 of shape (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3.
 

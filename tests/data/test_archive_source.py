@@ -105,6 +105,12 @@ def test_other_layouts_are_found_in_archives(tmp_path, data_kit, write, pack):
         assert sum(1 for _ in listing.images()) == len(images)
 
 
+def test_an_npz_is_taken_as_it_is(tmp_path, data_kit):
+    images = data_kit.random_set(30)
+    listing = open_archive(write_npz(tmp_path / "upload.npz", images), COLUMNS)
+    assert [image.label for image in listing.images()] == images.labels.tolist()
+
+
 def test_train_and_test_folders_are_found_in_an_archive(tmp_path):
     for split in ("train", "test"):
         two_classes(tmp_path / "in" / split)
