@@ -20,6 +20,7 @@ from supernet.data import DataSource, DataSplits, SplitPlan, load_cache, load_so
 from workers.context import JobContext
 from workers.dataset_files import PublishedSplits, publish_splits
 from workers.service import Finish
+from workers.uploads import local_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,9 @@ class DatasetImport:
     def run(self, job: Job, context: JobContext) -> Finish:
         """Decode, split, keep, publish, and say what was found."""
         context.report("decode", 0, 1)
-        splits = import_splits(job.spec["source"], job.spec["split"], context.check)
+        named = DataSource.from_json(job.spec["source"])
+        with local_source(self._database, self._artifacts, named, context.check) as source:
+            splits = import_splits(source.to_json(), job.spec["split"], context.check)
         save_cache(splits, cache_folder(self._home, job.resource_id), context.check)
         context.report("decode", 1, 1)
         contents = _contents(splits)

@@ -17,7 +17,7 @@ from api.schemas.common import Page, ResourcePatch
 from api.schemas.datasets import Dataset, DatasetCreate, SplitFiles, describe_dataset, describe_split_file
 from api.strict import StrictRoute
 from nas.job import JobState
-from nas.store import datasets
+from nas.store import datasets, uploads
 from nas.store.deletion import DATASET
 from nas.store.resources import WithJob, rename
 from nas.store.tables import DatasetRow
@@ -31,6 +31,8 @@ def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
 
     def make(session: Session) -> Dataset:
         spec: dict[str, Any] = body.spec()
+        if "upload_id" in spec["source"]:
+            uploads.hold(session, spec["source"]["upload_id"])
         found = datasets.create(
             session,
             display_name=body.display_name,

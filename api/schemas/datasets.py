@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -14,41 +14,149 @@ from nas.store.tables import DatasetRow
 _MAX_IMAGES = 2**31 - 1
 
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+StoredSide = Annotated[int, Field(ge=1, le=1024)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+UploadId = Annotated[str, StringConstraints(pattern=r"^up_[a-z0-9]{1,64}$")]
 
 
-class BundledSource(RequestModel):
+def _examples(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+class ImageSource(RequestModel):
+    """What every kind of source may say of how its images are taken in."""
+
+    skip_unreadable: bool = Field(
+        default=False,
+        description="Whether images that cannot be read are left out and counted; "
+        "else one of them fails the import.",
+    )
+    stored_size: Annotated[list[StoredSide], Field(min_length=2, max_length=2)] | None = Field(
+        default=None,
+        description="[height, width] in pixels at which images are stored; "
+        "left out, it is the most common size, its longer side at most 256 pixels.",
+    )
+    fit: Literal["stretch", "centre_crop"] = Field(
+        default="stretch",
+        description="How images of another aspect ratio are brought to the stored size.",
+    )
+
+
+class TableColumns(RequestModel):
+    """The columns of a table of images."""
+
+    image_column: ColumnName = "image"
+    label_column: ColumnName = "label"
+
+
+class BundledSource(ImageSource):
     """Images that a package carries."""
+
+    model_config = _examples({"kind": "bundled", "name": "digits"})
 
     kind: Literal["bundled"]
     name: Literal["digits"] = Field(description="scikit-learn's 1,797 handwritten digits of 8x8 pixels.")
 
 
-class ParquetSource(RequestModel):
-    """Parquet in the Hugging Face image layout, on the workers' machine: `path`, or `train` and `test`."""
+class ParquetSource(ImageSource, TableColumns):
+    """Parquet in the Hugging Face image layout, on the workers' machine: `path`, or a file for each split."""
+
+    model_config = _examples(
+        {"kind": "parquet", "path": "/data/cifar10"},
+        {
+            "kind": "parquet",
+            "train": "/data/train.parquet",
+            "test": "/data/test.parquet",
+            "image_column": "img",
+        },
+    )
 
     kind: Literal["parquet"]
     path: FilePath | None = Field(
         default=None,
-        description="A file, or a folder with train*.parquet and, if it has a test split, test*.parquet.",
+        description="A file, or a folder with train*.parquet and, where it has those splits, "
+        "val*.parquet and test*.parquet.",
     )
     train: FilePath | None = Field(default=None, description="The file of the training images.")
+    val: FilePath | None = Field(
+        default=None,
+        description="The file of the validation images; without it they are drawn from the training images.",
+    )
     test: FilePath | None = Field(
         default=None, description="The file of the test images; without it a test split is made."
     )
-    image_column: ColumnName = "image"
-    label_column: ColumnName = "label"
 
     @model_validator(mode="after")
     def _names_its_files_once(self) -> ParquetSource:
         if (self.path is None) == (self.train is None):
             raise ValueError("give either path or train, exactly one of them")
-        if self.path is not None and self.test is not None:
-            raise ValueError("path finds its own test files; leave test out, or give train and test instead")
+        if self.path is not None and (self.val is not None or self.test is not None):
+            raise ValueError(
+                "path finds its own val and test files; leave them out, or give train, val and test instead"
+            )
         return self
 
 
-Source = Annotated[BundledSource | ParquetSource, Field(discriminator="kind")]
+class FolderSource(ImageSource):
+    """Image files in folders named as their classes, with or without train, val and test above them."""
+
+    model_config = _examples({"kind": "folder", "path": "/data/pets"})
+
+    kind: Literal["folder"]
+    path: FilePath = Field(
+        description="The folder that holds the class folders, or train, val and test of class folders; "
+        "on the workers' machine."
+    )
+
+
+class NpzSource(ImageSource):
+    """Arrays in an npz file: uint8 images (n, h, w), (n, h, w, c) or (n, c, h, w), and integer labels."""
+
+    model_config = _examples({"kind": "npz", "path": "/data/blood.npz", "skip_unreadable": False})
+
+    kind: Literal["npz"]
+    path: FilePath = Field(
+        description="The file, on the workers' machine. Its arrays are images and labels; or train_images, "
+        "train_labels, val_…, test_…; or x_train, y_train, x_val, …; and, if you like, class_names."
+    )
+
+
+class HuggingFaceSource(ImageSource, TableColumns):
+    """A Hugging Face data set directory: `save_to_disk`, a repository with Parquet files, or image files."""
+
+    model_config = _examples({"kind": "huggingface", "path": "/data/beans"})
+
+    kind: Literal["huggingface"]
+    path: FilePath = Field(description="The directory, on the workers' machine.")
+
+
+class ArchiveSource(ImageSource, TableColumns):
+    """A zip, tar, tar.gz, tar.bz2 or tar.xz of class folders, a Hugging Face directory, or one npz file."""
+
+    model_config = _examples(
+        {"kind": "archive", "path": "/data/pets.zip"},
+        {"kind": "archive", "upload_id": "up_0123456789abcdef", "skip_unreadable": True},
+    )
+
+    kind: Literal["archive"]
+    path: FilePath | None = Field(default=None, description="The file, on the workers' machine.")
+    upload_id: UploadId | None = Field(
+        default=None, description="An upload, as POST /v1/uploads answered it."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_file(self) -> ArchiveSource:
+        if (self.path is None) == (self.upload_id is None):
+            raise ValueError("give either path or upload_id, exactly one of them")
+        return self
+
+
+SOURCE_MODELS = (BundledSource, ParquetSource, FolderSource, NpzSource, HuggingFaceSource, ArchiveSource)
+
+Source = Annotated[
+    BundledSource | ParquetSource | FolderSource | NpzSource | HuggingFaceSource | ArchiveSource,
+    Field(discriminator="kind"),
+]
 
 
 class Split(RequestModel):
@@ -78,7 +186,13 @@ class DatasetCreate(CreateRequest):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"display_name": "digits", "source": {"kind": "bundled", "name": "digits"}}]
+            "examples": [
+                {"display_name": "digits", "source": {"kind": "bundled", "name": "digits"}},
+                {
+                    "display_name": "pets",
+                    "source": {"kind": "folder", "path": "/data/pets", "skip_unreadable": True},
+                },
+            ]
         }
     )
 

@@ -98,7 +98,17 @@ class Datasets(Collection[Dataset]):
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Dataset:
-        """Register images, such as {"kind": "bundled", "name": "digits"}; a worker imports them."""
+        """Register images; a worker imports them, so paths are those of the workers' machine.
+
+        `source` is one of, by its kind:
+        {"kind": "bundled", "name": "digits"};
+        {"kind": "folder", "path": …}: class folders, or train, val and test of class folders;
+        {"kind": "parquet", "path": …}, or "train" with or without "val" and "test";
+        {"kind": "npz", "path": …}: arrays `images` and `labels`, or `train_images`, `x_train` and so on;
+        {"kind": "huggingface", "path": …}: `save_to_disk`, a repository's Parquet, or image files;
+        {"kind": "archive", "path": …} or {"kind": "archive", "upload_id": "up_…"}: a zip or tar of these.
+        All take "skip_unreadable": True, which leaves out images that cannot be read and counts them.
+        """
         return self._create(
             {"source": source, "split": split, "display_name": display_name, "labels": labels}
         )

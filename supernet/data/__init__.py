@@ -7,9 +7,10 @@ The way through: `DataSource` -> `load_source` -> `make_splits` -> (`save_cache`
 from supernet.data.augmentation import Augmentation, augmentation_for
 from supernet.data.batches import TrainingBatches, calibration_batches, calibration_id, evaluation_batches
 from supernet.data.cache import load_cache, save_cache
+from supernet.data.decoded import SourceImages, load_source
 from supernet.data.images import ImageSet, content_fingerprint
 from supernet.data.preprocess import ResizedSplits, normalise, resize_uint8
-from supernet.data.sources import DataSource, SourceImages, SourceKind, load_source
+from supernet.data.sources import DataSource, SourceKind
 from supernet.data.splits import DataSplits, SplitPlan, make_splits
 
 __all__ = [

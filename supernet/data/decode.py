@@ -1,31 +1,52 @@
-"""Encoded image files to one array of pixels.
+"""One image of a source to pixels: first its header, then, once the common shape is settled, the pixels.
 
-Two passes: headers first, which settles the common shape and refuses oversized images before a
-pixel of them is decoded, then the pixels, straight into the array.
+What its bytes hold decides, not what a file is called. Whatever is wrong with them becomes an
+`UnreadableImageError`; Pillow's warnings (of a damaged Exif block, say) are about what is not used here.
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nas.errors import DatasetError
-from nas.ports import StopCheck, never_stop
+from supernet.data.colour import NUM_CHANNELS, flattened
+from supernet.data.listing import SourceImage
 
 # A closed list: some of Pillow's other readers start external programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 MAX_IMAGE_PIXELS = 4096 * 4096
-MAX_TOTAL_BYTES = 16 * 2**30
-# Exif orientations in which the stored picture lies on its side.
+MAX_FILE_BYTES = 1 << 28
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture of each Exif orientation upright."""
 _SIDEWAYS = (5, 6, 7, 8)
+
+
+class Fit(StrEnum):
+    """How an image of another aspect ratio than the common shape's is brought to it."""
+
+    STRETCH = "stretch"
+    """Resized to the shape; the aspect ratio is not kept."""
+    CENTRE_CROP = "centre_crop"
+    """Resized until it just covers the shape; what then stands out is cut off evenly on both sides."""
 
 
 class ImageShape(NamedTuple):
@@ -37,107 +58,143 @@ class ImageShape(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedImage:
-    """The bytes of one image file, and where they came from."""
+class Header:
+    """What is known of an image before its pixels are decoded."""
 
-    data: bytes | None
-    file: str
-    row: int
-
-    def refusal(self, reason: object, remedy: str) -> DatasetError:
-        """The error that names this image."""
-        return DatasetError(f"the image at row {self.row} of {self.file} {reason}; {remedy}")
-
-
-def survey_images(images: Sequence[EncodedImage], stop_check: StopCheck = never_stop) -> ImageShape:
-    """The common shape: one channel if all are mode L, else three; the most common size.
-
-    Where two sizes are equally common the larger area is taken.
-    """
-    if not images:
-        raise DatasetError("the data set has no images; give a file with at least one row")
-    headers = []
-    for image in images:
-        stop_check()
-        headers.append(_read_header(image))
-    sizes = Counter(size for _, size in headers)
-    width, height = max(sizes, key=lambda size: (sizes[size], size[0] * size[1], size))
-    channels = 1 if all(mode == "L" for mode, _ in headers) else 3
-    _check_total(len(images), ImageShape(channels, height, width))
-    return ImageShape(channels, height, width)
+    num_channels: int
+    """1 where one channel says all, else 3."""
+    width: int
+    """As seen, that is after an Exif orientation."""
+    height: int
+    mode: str
+    """Pillow's name of how its pixels are stored, such as 'RGB' or 'P'."""
 
 
-def decode_images(
-    images: Sequence[EncodedImage], shape: ImageShape, stop_check: StopCheck = never_stop
-) -> NDArray[np.uint8]:
-    """(n, c, h, w) pixels, in order; `stop_check` is called before each image."""
-    pixels = np.empty((len(images), *shape), dtype=np.uint8)
-    for place, image in zip(pixels, images, strict=True):
-        stop_check()
-        decoded = np.asarray(_decode(image, shape))
-        place[...] = decoded[None] if shape.channels == 1 else decoded.transpose(2, 0, 1)
-    return pixels
+class UnreadableImageError(DatasetError):
+    """One image of a source that cannot be used, by its place and with the reason."""
 
-
-def _read_header(image: EncodedImage) -> tuple[str, tuple[int, int]]:
-    """(mode, (width, height) as seen) without decoding the pixels."""
-    with _open(image) as picture:
-        width, height = picture.size
-        if width * height > MAX_IMAGE_PIXELS:
-            raise image.refusal(
-                f"has {width}x{height} pixels, more than {MAX_IMAGE_PIXELS} in all", "make it smaller"
-            )
-        if picture.mode not in MODES:
-            raise image.refusal(f"has mode {picture.mode}, none of {', '.join(MODES)}", "convert it to RGB")
-        sideways = _orientation(picture) in _SIDEWAYS
-        return picture.mode, (height, width) if sideways else (width, height)
-
-
-def _decode(image: EncodedImage, shape: ImageShape) -> Image.Image:
-    with _open(image) as picture:
-        try:
-            upright = ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
-            flat = _without_palette(upright).convert("L" if shape.channels == 1 else "RGB")
-        except Exception as error:  # on damaged bytes Pillow's readers raise a dozen unrelated kinds
-            raise _unreadable(image, error) from error
-    size = (shape.width, shape.height)
-    return flat if flat.size == size else flat.resize(size, Image.Resampling.BICUBIC)
-
-
-def _open(image: EncodedImage) -> Image.Image:
-    if image.data is None:
-        raise image.refusal(
-            "has no bytes, only a path", "embed the files when writing the Parquet (`embed_external_files`)"
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"{where} cannot be read: {reason}; replace or remove it, or have unreadable images left out "
+            "(skip_unreadable)"
         )
+        self.where = where
+        self.reason = reason
+
+
+def read_header(image: SourceImage) -> Header:
+    """Channels and size, without decoding the pixels; `UnreadableImageError` for what cannot be used."""
+    with _opened(image) as picture:
+        width, height = picture.size
+        if _orientation(picture) in _SIDEWAYS:
+            width, height = height, width
+        channels = NUM_CHANNELS[picture.mode]
+        return Header(num_channels=channels, width=width, height=height, mode=picture.mode)
+
+
+def decode_image(image: SourceImage, shape: ImageShape, fit: Fit = Fit.STRETCH) -> NDArray[np.uint8]:
+    """(c, h, w) pixels, C-contiguous, in `shape`; `UnreadableImageError` for what cannot be used.
+
+    Upright and without alpha, as `colour` says; of another size, resized bicubically with antialiasing.
+    """
+    with _opened(image) as picture:
+        turn = _TURNS.get(_orientation(picture))
+        if picture.format == "PNG":
+            _check_sums(image)
+        flat = flattened(picture, shape.channels)
+        upright = flat if turn is None else flat.transpose(turn)
+    pixels = np.asarray(_fitted(upright, (shape.width, shape.height), fit))
+    return np.ascontiguousarray(pixels[None] if shape.channels == 1 else pixels.transpose(2, 0, 1))
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    if picture.size == size:
+        return picture
+    if fit is Fit.CENTRE_CROP:
+        return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+@contextmanager
+def _opened(image: SourceImage) -> Iterator[Image.Image]:
+    """The picture, checked and not decoded yet; an error of reading it, here or within, names the image."""
     try:
-        return Image.open(io.BytesIO(image.data), formats=FORMATS)
-    except Exception as error:  # as in _decode
-        raise _unreadable(image, error) from error
+        # Filters are the whole process's, but nothing else in it warns while one image is read.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _picture(image) as picture:
+                _check_picture(image, picture)
+                yield picture
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            image.where, f"it is none of {', '.join(FORMATS)}, or its first bytes are damaged"
+        ) from error
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+ pixels", str(error))  # Pillow counts them and tells no size
+        count = found[0] if found else "many pixels"
+        raise UnreadableImageError(
+            image.where, f"it has {count}, more than {MAX_IMAGE_PIXELS} in all; resize it"
+        ) from error
+    except Exception as error:  # on damaged bytes Pillow's readers raise a dozen unrelated kinds
+        raise UnreadableImageError(
+            image.where, f"it is damaged or cut off ({type(error).__name__}: {error})"
+        ) from error
 
 
-def _unreadable(image: EncodedImage, error: Exception) -> DatasetError:
-    return image.refusal(
-        f"cannot be read as one of {', '.join(FORMATS)} ({type(error).__name__}: {error})",
-        "replace the image or drop the row",
-    )
+def _picture(image: SourceImage) -> Image.Image:
+    content = image.content
+    if content is None:
+        raise UnreadableImageError(
+            image.where, "it has no bytes, only a path; put the file there, or embed it in the source"
+        )
+    if isinstance(content, np.ndarray):
+        return _picture_of(image, content)
+    if len(content) == 0:
+        raise UnreadableImageError(image.where, "it is empty, 0 bytes")
+    if len(content) > MAX_FILE_BYTES:
+        raise UnreadableImageError(image.where, f"its file has more than {MAX_FILE_BYTES >> 20} MiB")
+    return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _picture_of(image: SourceImage, pixels: NDArray[np.uint8]) -> Image.Image:
+    """Pixels (h, w), (h, w, 1) or (h, w, 3)."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
+        raise UnreadableImageError(
+            image.where,
+            f"it is {pixels.dtype} of shape {pixels.shape}, not uint8 (h, w), (h, w, 1) or (h, w, 3)",
+        )
+    _check_size(image, pixels.shape[1], pixels.shape[0])
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _check_picture(image: SourceImage, picture: Image.Image) -> None:
+    _check_size(image, *picture.size)
+    if picture.mode not in NUM_CHANNELS:
+        raise UnreadableImageError(
+            image.where,
+            f"it has mode {picture.mode}, none of {', '.join(NUM_CHANNELS)}; convert it to 8 bits",
+        )
+
+
+def _check_size(image: SourceImage, width: int, height: int) -> None:
+    if not 0 < width * height <= MAX_IMAGE_PIXELS:
+        raise UnreadableImageError(
+            image.where, f"it has {width}x{height} pixels, not 1 to {MAX_IMAGE_PIXELS} in all; resize it"
+        )
+
+
+def _check_sums(image: SourceImage) -> None:
+    """Pillow passes over the check sums of a PNG's pixels unless asked."""
+    assert isinstance(image.content, bytes)  # a format is what files have
+    with Image.open(io.BytesIO(image.content), formats=FORMATS) as picture:
+        picture.verify()
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The Exif orientation, 1 (upright) where none is given."""
+    """The Exif orientation, 1 (upright) where none is given, or none that is known."""
     if "exif" not in picture.info:
-        return 1
-    return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-
-
-def _without_palette(picture: Image.Image) -> Image.Image:
-    # A palette with transparent entries has to pass through RGBA, or Pillow warns.
-    return picture.convert("RGBA") if "transparency" in picture.info else picture
-
-
-def _check_total(num_images: int, shape: ImageShape) -> None:
-    total_bytes = num_images * shape.channels * shape.height * shape.width
-    if total_bytes > MAX_TOTAL_BYTES:
-        raise DatasetError(
-            f"{num_images} images of {shape.height}x{shape.width} decode to {total_bytes / 2**30:.1f} GiB, "
-            f"more than {MAX_TOTAL_BYTES / 2**30:.0f} GiB; write the images smaller or give fewer"
-        )
+        return 1  # a TIFF sets itself upright
+    value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in _TURNS else 1

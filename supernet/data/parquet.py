@@ -7,9 +7,8 @@ integers; class names stand in the schema metadata under `huggingface`, as `data
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
-from supernet.data.decode import EncodedImage, decode_images, survey_images
-from supernet.data.images import ImageSet
+from supernet.data.listing import GivenSplit, SourceImage
+
+_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,57 +33,82 @@ class ParquetColumns:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _EncodedFile:
+class _LabelledFile:
     path: Path
-    images: list[EncodedImage]
+    name: str
+    """Relative to the source, for messages about its images."""
+    split: GivenSplit
     labels: NDArray[np.int64]
     class_names: tuple[str, ...] | None
 
 
-def read_parquet(
-    train_files: Sequence[Path],
-    test_files: Sequence[Path],
-    columns: ParquetColumns,
-    stop_check: StopCheck = never_stop,
-) -> tuple[ImageSet, ImageSet | None]:
-    """The decoded (train, test) sets; test is None without test files.
+class ParquetListing:
+    """The images of Parquet files, file after file and row after row."""
 
-    Both sets get one shape: a single channel where every image of both is greyscale (mode L), else
-    RGB; the most common height and width over both, the larger area on a tie. An image of another
-    size is resized to it (bicubic), its aspect ratio not kept. `stop_check` is called for each file and
-    each image.
-    """
-    train = [_read_file(path, columns, stop_check) for path in train_files]
-    test = [_read_file(path, columns, stop_check) for path in test_files]
-    class_names, label_values = _agreed_classes([*train, *test])
-    shape = survey_images(list(chain.from_iterable(file.images for file in [*train, *test])), stop_check)
+    def __init__(
+        self,
+        files: Mapping[GivenSplit, Sequence[Path]],
+        columns: ParquetColumns,
+        *,
+        root: Path,
+        stop_check: StopCheck = never_stop,
+    ) -> None:
+        """Reads the labels; `root` is what the names of files are told relative to."""
+        self._columns = columns
+        self._stop_check = stop_check
+        self._files: list[_LabelledFile] = []
+        for split, paths in files.items():
+            for path in paths:
+                stop_check()
+                name = path.relative_to(root).as_posix()
+                self._files.append(_read_labels(path, name, split, columns))
+        self._class_names, self._label_values = _agreed_classes(self._files)
+        self._splits = tuple(split for split, paths in files.items() if paths)
 
-    def decoded(files: list[_EncodedFile]) -> ImageSet:
-        return ImageSet(
-            images=decode_images(list(chain.from_iterable(file.images for file in files)), shape, stop_check),
-            labels=np.searchsorted(label_values, np.concatenate([file.labels for file in files])),
-            class_names=class_names,
-        )
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As the files name them, else the labels themselves."""
+        return self._class_names
 
-    return decoded(train), decoded(test) if test else None
+    @property
+    def splits(self) -> tuple[GivenSplit, ...]:
+        """Those that have files."""
+        return self._splits
+
+    def images(self) -> Iterator[SourceImage]:
+        """A few rows at a time are in memory, and what Parquet holds of their row group."""
+        for file in self._files:
+            self._stop_check()
+            labels = np.searchsorted(self._label_values, file.labels).tolist()
+            for row, content in enumerate(_contents(file.path, self._columns.image)):
+                where = f"row {row} of {file.name}"
+                yield SourceImage(split=file.split, label=labels[row], where=where, content=content)
 
 
-def _read_file(path: Path, columns: ParquetColumns, stop_check: StopCheck) -> _EncodedFile:
-    stop_check()
+def _contents(path: Path, column: str) -> Iterator[bytes | None]:
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow, columns)
-            table = file.read(columns=[columns.image, columns.label])
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
+                yield from pc.struct_field(batch[column], "bytes").to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read as Parquet ({error}); write the file again") from error
-    encoded = pc.struct_field(table[columns.image], "bytes").to_pylist()
-    class_names = _named_classes(path, table.schema, columns.label)
-    return _EncodedFile(
-        path=path,
-        images=[EncodedImage(data=data, file=str(path), row=row) for row, data in enumerate(encoded)],
-        labels=_checked_labels(path, table[columns.label], class_names),
-        class_names=class_names,
-    )
+        raise _no_parquet(path, error) from error
+
+
+def _read_labels(path: Path, name: str, split: GivenSplit, columns: ParquetColumns) -> _LabelledFile:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _check_columns(path, schema, columns)
+            table = file.read(columns=[columns.label])
+    except (OSError, pa.ArrowException) as error:
+        raise _no_parquet(path, error) from error
+    class_names = _named_classes(path, schema, columns.label)
+    labels = _checked_labels(path, table[columns.label], class_names)
+    return _LabelledFile(path=path, name=name, split=split, labels=labels, class_names=class_names)
+
+
+def _no_parquet(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path} cannot be read as Parquet ({error}); write the file again")
 
 
 def _check_columns(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:
@@ -142,7 +167,7 @@ def _checked_labels(
     return labels
 
 
-def _agreed_classes(files: Sequence[_EncodedFile]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _agreed_classes(files: Sequence[_LabelledFile]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """(class names, the label value of each): as the files name them, else the sorted labels themselves."""
     named = [file for file in files if file.class_names]
     if not named:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
+from supernet.data.decoded import SourceImages
 from supernet.data.images import ImageSet, content_fingerprint
-from supernet.data.sources import SourceImages
 
 _STATISTICS_CHUNK_IMAGES = 1024
 

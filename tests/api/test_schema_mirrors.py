@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from api.schemas.datasets import BundledSource, ParquetSource, Split
+from api.schemas.datasets import SOURCE_MODELS, BundledSource, DatasetCreate, Split
 from nas.errors import DatasetError
 
 sources = pytest.importorskip("supernet.data.sources")
@@ -23,8 +23,12 @@ def accepts(make, refusal: type[Exception]) -> bool:
 
 
 def test_sources_have_the_same_fields():
-    ours = {*BundledSource.model_fields, *ParquetSource.model_fields}
-    assert ours == set(sources.DataSource.__dataclass_fields__)
+    ours = {get_args(model.model_fields["kind"].annotation)[0]: model for model in SOURCE_MODELS}
+    assert list(ours) == list(sources.SourceKind)
+    for kind, model in ours.items():
+        assert set(model.model_fields) == {"kind", *sources.FIELDS[kind], *sources.STORAGE}
+    named = {name for model in SOURCE_MODELS for name in model.model_fields}
+    assert named == set(sources.DataSource.__dataclass_fields__)
     assert get_args(BundledSource.model_fields["name"].annotation) == sources.BUNDLED_NAMES
 
 
@@ -33,13 +37,49 @@ def test_sources_have_the_same_fields():
     [
         {"kind": "bundled", "name": "digits"},
         {"kind": "parquet", "path": "/data"},
-        {"kind": "parquet", "train": "/a", "test": "/b", "label_column": "fine_label"},
+        {"kind": "parquet", "train": "/a", "val": "/c", "test": "/b", "label_column": "fine_label"},
+        {"kind": "folder", "path": "/a", "skip_unreadable": True},
+        {"kind": "npz", "path": "/a.npz", "stored_size": [32, 48]},
+        {"kind": "huggingface", "path": "/a", "image_column": "img"},
+        {"kind": "archive", "path": "/a.zip", "fit": "centre_crop"},
+        {"kind": "archive", "upload_id": "up_abc123"},
     ],
 )
 def test_a_source_reaches_the_worker_as_it_was_given(source):
-    model = BundledSource if source["kind"] == "bundled" else ParquetSource
-    sent = model(**source).model_dump(exclude_none=True)
+    sent = DatasetCreate(source=source).spec()["source"]
     assert sources.DataSource.from_json(sent) == sources.DataSource.from_json(source)
+
+
+def test_the_examples_of_every_source_are_sources():
+    for model in SOURCE_MODELS:
+        for example in model.model_config["json_schema_extra"]["examples"]:
+            assert sources.DataSource.from_json(DatasetCreate(source=example).spec()["source"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "folder"},
+        {"kind": "folder", "path": ""},
+        {"kind": "folder", "path": "/a", "train": "/b"},
+        {"kind": "npz", "path": "/a", "image_column": "x"},
+        {"kind": "npz", "path": 3},
+        {"kind": "huggingface", "path": "/a", "name": "digits"},
+        {"kind": "huggingface", "path": "/a", "image_column": ""},
+        {"kind": "archive"},
+        {"kind": "archive", "path": "/a", "upload_id": "up_1"},
+        {"kind": "archive", "upload_id": 3},
+        {"kind": "archive", "path": "/a", "skip_unreadable": "true"},
+        {"kind": "parquet", "path": "/a", "val": "/b"},
+        {"kind": "parquet", "val": "/b"},
+        {"kind": "bundled", "name": "digits", "path": "/a"},
+        {"kind": "Folder", "path": "/a"},
+        {"kind": None, "path": "/a"},
+    ],
+)
+def test_what_is_no_source_is_refused_on_both_sides(source):
+    assert not accepts(lambda: DatasetCreate(source=source), ValidationError)
+    assert not accepts(lambda: sources.DataSource.from_json(source), DatasetError)
 
 
 def test_splits_have_the_same_fields_and_defaults():

@@ -129,13 +129,13 @@ def test_a_camera_lying_on_its_side_is_set_upright(tmp_path, data_kit):
     assert read.images[0, :, 9:].max() < 50
 
 
-def test_a_transparent_palette_is_read_without_a_warning(tmp_path, data_kit):
+def test_a_transparent_palette_is_read_as_white_without_a_warning(tmp_path, data_kit):
     picture = Image.new("P", (4, 4), 0)
     picture.putpalette([10, 20, 30] + [0] * 765)
     file = tmp_path / "p.png"
     picture.save(file, transparency=bytes([0, 255]))
     read = parquet(data_kit.write_parquet(tmp_path / "a.parquet", [file.read_bytes()], [0])).train
-    assert read.images[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert read.images[0, :, 0, 0].tolist() == [255, 255, 255]
 
 
 def damaged(data_kit):
@@ -147,7 +147,7 @@ def damaged(data_kit):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda kit: b"no image", "UnidentifiedImageError"),
+        (lambda kit: b"no image", "none of PNG, JPEG"),
         (damaged, "truncated"),
         (lambda kit: None, "only a path"),
         (lambda kit: kit.encode(np.zeros((1, 4097, 4096), dtype=np.uint8)), str(MAX_IMAGE_PIXELS)),
@@ -212,6 +212,11 @@ def test_places_without_train_files_are_refused(tmp_path, data_kit):
         {"kind": "bundled", "name": "digits"},
         {"kind": "parquet", "path": "folder", "image_column": "img"},
         {"kind": "parquet", "train": "a.parquet", "test": "b.parquet"},
+        {"kind": "folder", "path": "a", "skip_unreadable": True},
+        {"kind": "npz", "path": "a.npz"},
+        {"kind": "huggingface", "path": "a", "image_column": "img"},
+        {"kind": "archive", "path": "a.zip", "label_column": "fine_label"},
+        {"kind": "archive", "upload_id": "up_1", "stored_size": [32, 48], "fit": "centre_crop"},
     ],
 )
 def test_a_source_survives_json(value):
@@ -226,18 +231,38 @@ def test_a_source_survives_json(value):
         ({}, "kind None is not one of bundled, parquet"),
         ({"kind": "zip"}, "'zip' is not one of bundled, parquet"),
         ({"kind": "bundled", "name": "mnist"}, "'mnist' is not one of digits"),
-        ({"kind": "bundled", "name": "digits", "path": "a"}, "no files"),
+        (
+            {"kind": "bundled", "name": "digits", "path": "a"},
+            "fields path are not among kind, name, skip_unreadable",
+        ),
         ({"kind": "parquet"}, "exactly one"),
         ({"kind": "parquet", "path": "a", "train": "b"}, "exactly one"),
-        ({"kind": "parquet", "path": "a", "test": "b"}, "train and test"),
-        ({"kind": "parquet", "name": "digits", "path": "a"}, "leave it out"),
+        ({"kind": "parquet", "path": "a", "test": "b"}, "train, val and test"),
+        ({"kind": "parquet", "name": "digits", "path": "a"}, "fields name are not among kind, path, train"),
         ({"kind": "parquet", "path": 3}, "path is 3"),
-        ({"kind": "parquet", "paths": "a"}, "fields paths are not among kind, name"),
+        ({"kind": "parquet", "paths": "a"}, "fields paths are not among kind, path"),
+        ({"kind": "folder"}, "folder source has no path"),
+        ({"kind": "npz", "path": ""}, "path is ''"),
+        ({"kind": "npz", "path": "a", "image_column": "x"}, "fields image_column are not among kind, path"),
+        ({"kind": "archive"}, "either path or upload_id"),
+        ({"kind": "archive", "path": "a", "upload_id": "up_1"}, "either path or upload_id"),
+        ({"kind": "folder", "path": "a", "skip_unreadable": "yes"}, "not true or false"),
     ],
 )
 def test_an_impossible_source_is_refused_with_what_is_allowed(value, message):
     with pytest.raises(DatasetError, match=message):
         DataSource.from_json(value)
+
+
+def test_fields_of_another_kind_are_refused_where_a_source_is_made_too():
+    with pytest.raises(DatasetError, match=r"a folder source takes kind, path, .* not train; leave it out"):
+        DataSource(kind=SourceKind.FOLDER, path="a", train="b")
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz", "huggingface", "archive"])
+def test_a_place_that_is_not_there_is_told(kind):
+    with pytest.raises(DatasetError, match="/nowhere does not exist on this machine"):
+        load_source(DataSource.from_json({"kind": kind, "path": "/nowhere"}))
 
 
 @pytest.mark.skipif(not CIFAR_TEST.exists(), reason="needs ../shared/data/cifar10/test.parquet")

@@ -158,7 +158,7 @@ def test_a_long_list_is_cut_and_counted(make, delete, end, monkeypatch):
     dataset = make(add_dataset)
     made = [make(add_supernet, dataset) for _ in range(5)]
     end()
-    with pytest.raises(ResourceInUseError, match="supernet sn_.* and 3 more; delete") as refusal:
+    with pytest.raises(ResourceInUseError, match=r"supernet sn_.* and 3 more; delete") as refusal:
         delete(DATASET, dataset)
     assert ([user.id for user in refusal.value.used_by], refusal.value.num_users) == (made[:2], 5)
 

@@ -140,8 +140,8 @@ class StoppedError(Exception):
 def test_stopped_at_any_image_an_import_ends_there_and_leaves_nothing(reference, tmp_path):
     asked = []
     replace(reference, cache=tmp_path / "whole").load(lambda: asked.append(None))
-    # Each image's header, its pixels and its fingerprint; the file, the statistics, seven arrays.
-    assert len(asked) == 3 * NUM_IMAGES + 9
+    # Each image's header, its pixels and its fingerprint; the file three times, the statistics, seven arrays.
+    assert len(asked) == 3 * NUM_IMAGES + 11
     for last in (0, 1, NUM_IMAGES, 2 * NUM_IMAGES + 5, len(asked) - 3, len(asked) - 1):
         left = [None] * last
 

@@ -1,0 +1,73 @@
+"""The law of sources: the same images are the same data set, whatever they are kept in."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from containers import (
+    write_folder,
+    write_npz,
+    write_parquet,
+    write_saved,
+    write_tar,
+    write_zip,
+)
+
+from supernet.data import ImageSet
+from supernet.data.decode import ImageShape, decode_image
+from supernet.data.sources import DataSource, open_listing
+
+NAMES = ("cat", "dog", "eel", "fox")
+
+
+def three_hundred(channels):
+    rng = np.random.default_rng(5)
+    return ImageSet(
+        images=rng.integers(0, 256, (300, channels, 12, 10), dtype=np.uint8),
+        labels=rng.integers(0, len(NAMES), 300),
+        class_names=NAMES,
+    )
+
+
+def every_container(root, images):
+    """(name, source) of each kind that holds `images`."""
+    folder = write_folder(root / "pets", images)
+    saved = write_saved(root / "saved", images)
+    (root / "npz").mkdir()
+    npz = write_npz(root / "npz" / "pets.npz", images)
+    parquet = write_parquet(root / "parquet" / "data" / "train-00000-of-00001.parquet", images)
+    packed = {
+        "zip of class folders": write_zip(root / "a.zip", folder, "pets/"),
+        "tar.gz of class folders": write_tar(root / "a.tar.gz", folder),
+        "tar of saved": write_tar(root / "b.tar", saved, ""),
+        "tar.xz of npz": write_tar(root / "c.tar.xz", npz.parent, "xz"),
+        "zip of parquet": write_zip(root / "d.zip", root / "parquet"),
+    }
+    plain = {
+        "folder": ("folder", folder),
+        "npz": ("npz", npz),
+        "parquet": ("parquet", parquet),
+        "imagefolder": ("huggingface", folder),
+        "repository": ("huggingface", root / "parquet"),
+        "save_to_disk": ("huggingface", saved),
+    }
+    sources = {name: {"kind": kind, "path": str(path)} for name, (kind, path) in plain.items()}
+    sources |= {name: {"kind": "archive", "path": str(path)} for name, path in packed.items()}
+    return {name: DataSource.from_json(source) for name, source in sources.items()}
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_every_container_lists_the_same_labels_names_and_pixels(tmp_path, channels):
+    images = three_hundred(channels)
+    shape = ImageShape(channels, 12, 10)
+    expected = Counter(
+        (label, NAMES[label], pixels.tobytes())
+        for pixels, label in zip(images.images, images.labels.tolist(), strict=True)
+    )
+    for name, source in every_container(tmp_path, images).items():
+        listing = open_listing(source)
+        found = Counter(
+            (image.label, listing.class_names[image.label], decode_image(image, shape).tobytes())
+            for image in listing.images()
+        )
+        assert found == expected, name

@@ -1,0 +1,55 @@
+"""Uploaded bytes as files of this machine, for as long as they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from nas.errors import ArtifactError
+from nas.ports import StopCheck, never_stop
+from nas.store import uploads
+from nas.store.artifacts import ArtifactStore
+from nas.store.database import Database
+from supernet.data import DataSource
+
+
+@contextmanager
+def fetched_upload(
+    database: Database, artifacts: ArtifactStore, upload_id: str, stop_check: StopCheck = never_stop
+) -> Iterator[Path]:
+    """The upload's bytes as a file named by its id, checked against its SHA-256; gone at the end.
+
+    `stop_check` is called for each piece.
+    """
+    with database.session() as session:
+        row = uploads.get(session, upload_id)
+        uri, sha256 = row.uri, row.sha256
+    with tempfile.TemporaryDirectory(prefix="nas-upload-") as folder:
+        path = Path(folder) / upload_id
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            for piece in artifacts.open(uri):
+                stop_check()
+                digest.update(piece)
+                file.write(piece)
+        if digest.hexdigest() != sha256:
+            raise ArtifactError(
+                f"the bytes of upload {upload_id} have changed since they were sent; send them again"
+            )
+        yield path
+
+
+@contextmanager
+def local_source(
+    database: Database, artifacts: ArtifactStore, source: DataSource, stop_check: StopCheck = never_stop
+) -> Iterator[DataSource]:
+    """`source` with its upload, if it names one, as a file of this machine."""
+    if source.upload_id is None:
+        yield source
+        return
+    with fetched_upload(database, artifacts, source.upload_id, stop_check) as path:
+        yield replace(source, upload_id=None, path=str(path))
