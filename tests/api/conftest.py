@@ -17,6 +17,7 @@ from nas.store.artifacts import ArtifactStore
 from tests.api.worker import PlayedWorker, ladder
 
 DIGITS = {"kind": "bundled", "name": "digits"}
+SPLIT_FILES = {f"{split}.npz": split.encode() * 1000 for split in ("train", "val", "test")}
 ACCURACIES = [100, 140, 120, 180, 190]
 """Of the ladder's five networks: the third is dominated."""
 
@@ -77,7 +78,7 @@ def untrained(client) -> Supernet:
 
 @pytest.fixture
 def supernet(untrained, worker) -> Supernet:
-    worker.import_dataset()
+    worker.import_dataset(SPLIT_FILES)
     worker.train()
     return untrained.refresh()
 

@@ -8,23 +8,21 @@ import pytest
 
 from nas.client import DownloadError, NotReadyError
 from nas.job import JobKind
-from tests.api.conftest import DIGITS
-
-FILES = {f"{split}.npz": split.encode() * 1000 for split in ("train", "val", "test")}
+from tests.api.conftest import DIGITS, SPLIT_FILES
 
 
 @pytest.fixture
 def dataset(client, worker):
     dataset = client.datasets.create(DIGITS)
-    worker.import_dataset(FILES)
+    worker.import_dataset(SPLIT_FILES)
     return dataset.refresh()
 
 
 def test_the_listing_tells_what_the_downloads_give(http, dataset):
     items = http.get(dataset["links"]["splits"]).json()["items"]
-    assert [item["name"] for item in items] == sorted(FILES)
+    assert [item["name"] for item in items] == sorted(SPLIT_FILES)
     for item in items:
-        content = FILES[item["name"]]
+        content = SPLIT_FILES[item["name"]]
         assert item["links"]["self"] == f"/v1/datasets/{dataset.id}/splits/{item['name']}"
         response = http.get(item["links"]["self"])
         assert response.content == content
@@ -37,7 +35,7 @@ def test_the_listing_tells_what_the_downloads_give(http, dataset):
 
 def test_a_part_comes_when_it_is_asked_for(http, dataset):
     response = http.get(f"/v1/datasets/{dataset.id}/splits/val.npz", headers={"Range": "bytes=3-7"})
-    assert (response.status_code, response.content) == (206, FILES["val.npz"][3:8])
+    assert (response.status_code, response.content) == (206, SPLIT_FILES["val.npz"][3:8])
 
 
 def test_an_unknown_split_is_told_with_those_there_are(http, dataset):
@@ -64,6 +62,6 @@ def test_before_the_import_is_done_there_is_nothing_to_download(client, http, wo
 def test_the_client_fetches_a_split_once(dataset, tmp_path):
     path = dataset.download("train", tmp_path / "images")
     assert path == tmp_path / "images" / "train.npz"
-    assert path.read_bytes() == FILES["train.npz"]
+    assert path.read_bytes() == SPLIT_FILES["train.npz"]
     with pytest.raises(DownloadError, match="no split 'all' to download; it has: 'test', 'train', 'val'"):
         dataset.download("all", tmp_path)
