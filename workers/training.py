@@ -19,12 +19,12 @@ from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentati
 from supernet.evaluate import SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training.checkpoint import (
-    CheckpointError,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from supernet.training.collective import Collective
+from supernet.training.formats import CheckpointError, NewerFormatError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import build_stack
 from supernet.training.trainer import StepStats, Trainer
@@ -218,10 +218,15 @@ def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) ->
 
 
 def _newest_readable(folder: Path) -> Any:
-    """The newest checkpoint's state; a damaged one is put aside and the one before it taken."""
+    """The newest checkpoint's state; a damaged one is put aside and the one before it taken.
+
+    Not so one of a newer release: it is whole, and going on from an older one would lose its steps.
+    """
     while (path := latest_checkpoint(folder)) is not None:
         try:
             return load_checkpoint(path)
+        except NewerFormatError:
+            raise
         except CheckpointError:
             path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
     return None

@@ -16,10 +16,17 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from nas.errors import NasError
+from supernet.training.formats import (
+    FORMAT,
+    CheckpointError,
+    NewerFormatError,
+    StoredState,
+    check_format,
+    release,
+    upgrade,
+)
 from supernet.training.state import TrainingState
 
-FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _STRATEGIES_FILE = "strategies.safetensors"
@@ -27,16 +34,44 @@ _STATE_FILE = "state.json"
 _PREFIX = "step-"
 
 
-class CheckpointError(NasError, ValueError):
-    """A checkpoint that cannot be read, or that belongs to another run."""
-
-
 def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Path:
     """Writes `folder/step-<number>`, prunes all but the newest `keep`, and returns the new path.
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
-    the name is complete. Only one process may write to a folder.
+    the name is complete. Only one process may write to a folder. CheckpointError where it cannot be
+    written, on a full disk say: then the checkpoints before it are as they were.
     """
+    try:
+        return _save(state, folder, keep)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {state.step} could not be written to {folder} ({_reason(error)}); make "
+            f"room there, then go on from {_last_words(folder)}"
+        ) from error
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the most steps, or None where there is none."""
+    return next(reversed(_checkpoints(folder)), None)
+
+
+def load_checkpoint(path: Path) -> TrainingState:
+    """The state that `save_checkpoint` wrote, in this release or an older one.
+
+    CheckpointError where it is damaged; NewerFormatError where a newer release wrote it.
+    """
+    try:
+        return _read_files(path)
+    except NewerFormatError as error:
+        raise NewerFormatError(f"{path} is no checkpoint for this release: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} holds no readable checkpoint ({_reason(error)}); "
+            "delete it to go on from the one before it"
+        ) from error
+
+
+def _save(state: TrainingState, folder: Path, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     _delete_litter(folder)
     target = folder / f"{_PREFIX}{state.step:010d}"
@@ -56,19 +91,20 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Pat
     return target
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the most steps, or None where there is none."""
-    return next(reversed(_checkpoints(folder)), None)
+def _reason(error: Exception) -> str:
+    """What the system says, without the number that it gives to it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
+    return str(error) if not isinstance(error, KeyError) else f"state.json lacks {error}"
 
 
-def load_checkpoint(path: Path) -> TrainingState:
-    """The state that `save_checkpoint` wrote; CheckpointError where it is damaged or of another format."""
-    try:
-        return _read_files(path)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} holds no readable checkpoint ({error}); delete it to go on from the one before it"
-        ) from error
+def _last_words(folder: Path) -> str:
+    latest = latest_checkpoint(folder)
+    return (
+        "the beginning"
+        if latest is None
+        else f"step {int(latest.name.removeprefix(_PREFIX))}, which is intact"
+    )
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -96,6 +132,7 @@ def _write_files(state: TrainingState, folder: Path) -> None:
     }
     description = {
         "format": FORMAT,
+        "release": release(),
         "step": state.step,
         "identity": dict(state.identity),
         "environment": dict(state.environment),
@@ -109,18 +146,26 @@ def _write_files(state: TrainingState, folder: Path) -> None:
 
 
 def _read_files(path: Path) -> TrainingState:
-    description = json.loads((path / _STATE_FILE).read_bytes())
-    if description["format"] != FORMAT:
-        raise ValueError(f"its format is {description['format']}, this release reads {FORMAT}")
+    description = _read_description(path / _STATE_FILE)
+    # Before anything else is read: of a newer format nothing else is known.
+    check_format(description)
     tensors = {name: _read_tensors(path / name, sha256) for name, sha256 in description["sha256"].items()}
+    state = upgrade(StoredState(description=description, tensors=tensors))
     return TrainingState(
-        step=description["step"],
-        identity=description["identity"],
-        environment=description["environment"],
-        weights=tensors[WEIGHTS_FILE],
-        optimizer=tensors[_OPTIMIZER_FILE],
-        strategies=_join_tensors(description["strategies"], tensors[_STRATEGIES_FILE]),
+        step=state.description["step"],
+        identity=state.description["identity"],
+        environment=state.description["environment"],
+        weights=state.tensors[WEIGHTS_FILE],
+        optimizer=state.tensors[_OPTIMIZER_FILE],
+        strategies=_join_tensors(state.description["strategies"], state.tensors[_STRATEGIES_FILE]),
     )
+
+
+def _read_description(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from nas.space import SearchSpace
 
 _CPU_FACTS = ("model name", "cpu family", "model", "stepping")
 
@@ -34,12 +30,6 @@ class TrainingState:
     """Momentum and the like, as '<parameter>/<what>'."""
     strategies: Mapping[str, Mapping[str, Any]]
     """State of each strategy by its name; values are tensors or JSON."""
-
-
-def space_fingerprint(space: SearchSpace) -> str:
-    """SHA-256 of the space's name and decisions."""
-    decisions = [asdict(decision) for decision in space.decisions]
-    return hashlib.sha256(json.dumps([space.name, decisions]).encode()).hexdigest()
 
 
 def environment_of(device: torch.device, *, world_size: int) -> dict[str, Any]:

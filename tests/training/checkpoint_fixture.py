@@ -47,7 +47,7 @@ TINY = MBConvSpace(
 )
 
 
-def tiny_trainer() -> Trainer:
+def tiny_trainer(*, warm_start: str | None = None) -> Trainer:
     """The run that wrote the fixtures, before its first step: kernel transforms and momentum included."""
     recipe = toy_recipe(kernel_transform=True)
     supernet = Supernet(
@@ -58,7 +58,7 @@ def tiny_trainer() -> Trainer:
     )
     batches = ToyBatches(batch_size=recipe.batch_size)
     stack = build_stack(recipe, TINY, steps_per_epoch=batches.steps_per_epoch, seed=0)
-    return Trainer(supernet, batches, stack, data_id="toy")
+    return Trainer(supernet, batches, stack, data_id="toy", warm_start=warm_start)
 
 
 def main(target: Path) -> None:
