@@ -11,6 +11,7 @@ from urllib.parse import quote
 from nas.client.events import Event, job_events
 from nas.client.resources import Dataset, Job, Point, Resource, Search, Subnet, Supernet
 from nas.client.transport import Transport
+from nas.client.uploads import Uploads
 
 T = TypeVar("T", bound=Resource)
 
@@ -20,6 +21,7 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 30.0) -> None:
         self._transport = Transport(url, key=key, timeout_s=timeout_s)
+        self.uploads = Uploads(self._transport)
         self.datasets = Datasets(self._transport)
         self.search_spaces = SearchSpaces(self._transport)
         self.supernets = Supernets(self._transport)

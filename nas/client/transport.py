@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,7 @@ from nas.client.errors import ServiceUnavailableError, error_from
 _NUM_TRIES = 6
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
+_STORING_S = 600.0
 
 Params = Mapping[str, Any]
 
@@ -42,6 +43,19 @@ class Transport:
         """The resource created; repeated with one key, so that it is created once."""
         headers = {"Idempotency-Key": uuid4().hex}
         return self._send("POST", path, json=_given(body), headers=headers).json()
+
+    def create_from_bytes(
+        self, path: str, content: Iterable[bytes], *, num_bytes: int | None, params: Params
+    ) -> Any:
+        """As `create`, of bytes: `num_bytes` of them if that is known. Each try iterates `content` anew."""
+        headers = {"Idempotency-Key": uuid4().hex, "Content-Type": "application/octet-stream"}
+        if num_bytes is not None:
+            headers["Content-Length"] = str(num_bytes)
+        # After the last byte, the service brings them all to its disk.
+        timeout = httpx.Timeout(self._http.timeout.connect, read=_STORING_S)
+        return self._send(
+            "POST", path, content=content, params=_given(params), headers=headers, timeout=timeout
+        ).json()
 
     def post(self, path: str) -> Any:
         """The answer to a POST that may be repeated."""
