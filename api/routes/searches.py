@@ -7,18 +7,22 @@ from functools import partial
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
-from api.deps import CreationDep, IfNoneMatch, Name, SessionDep, SupernetFilter
+from api.deletions import delete
+from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
 from api.feasibility import refuse_infeasible
 from api.fronts import figures_of_rows, front
 from api.pages import PageDep, each
-from api.schemas.common import Page
+from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import Trial, describe_trial
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
 from api.strict import StrictRoute
 from api.trained import trained_supernet
 from nas.search.settings import parse_objectives
 from nas.store import searches
+from nas.store.deletion import SEARCH
+from nas.store.resources import rename
+from nas.store.tables import SearchRow
 
 router = APIRouter(prefix="/searches", tags=["searches"], route_class=StrictRoute)
 
@@ -61,6 +65,22 @@ def list_searches(session: SessionDep, page: PageDep, supernet_id: SupernetFilte
 def get_search(search_id: Name, session: SessionDep) -> Search:
     """One search."""
     return describe_search(searches.get(session, search_id))
+
+
+@router.patch("/{search_id}", operation_id="change_search")
+def change_search(search_id: Name, body: ResourcePatch, services: ServicesDep) -> Search:
+    """Rename a search or label it anew, until its job has ended."""
+    with services.database.begin() as session:
+        rename(session, SearchRow, search_id, body.changes(), noun="search")
+        return get_search(search_id, session)
+
+
+@router.delete("/{search_id}", status_code=204, response_class=Response, operation_id="delete_search")
+def delete_search(search_id: Name, services: ServicesDep) -> Response:
+    """Delete a search that has ended, with its trials; what it measured stays known to its supernet.
+
+    Refused while another search extends it; `used_by` names it."""
+    return delete(services, SEARCH, search_id)
 
 
 @router.get("/{search_id}/trials", operation_id="list_search_trials")

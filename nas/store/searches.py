@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
-from nas.store import supernets
 from nas.store.ids import Prefix, new_id
-from nas.store.resources import Cursor, WithJob, create_resource, get_resource, list_resources
-from nas.store.tables import EvaluationRow, SearchRow, TrialRow
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
+from nas.store.tables import EvaluationRow, SearchRow, SupernetRow, TrialRow
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ def create(
     extends: str | None = None,
 ) -> WithJob[SearchRow]:
     """A search to be run; its job waits for the supernet's training."""
-    training = supernets.get(session, supernet_id).job
+    training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     if extends is not None:
-        _check_extensible(get(session, extends), supernet_id)
+        _check_extensible(hold(session, SearchRow, extends, noun="search"), supernet_id)
     row = SearchRow(
         id=new_id(Prefix.SEARCH),
         display_name=display_name,
