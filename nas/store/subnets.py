@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, select
@@ -13,20 +13,10 @@ from sqlalchemy.orm import Session
 from nas.architecture import Architecture
 from nas.errors import NotFoundError
 from nas.job import JobKind
+from nas.store.artifacts import Artifact
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
 from nas.store.tables import ArtifactRow, SubnetRow, SupernetRow
-
-
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
-    """One file of a bundle: what a listing shows, and where its bytes are."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    media_type: str
-    uri: str
 
 
 def create(

@@ -197,8 +197,20 @@ class SupernetRow(ResourceRow):
     checkpoint: Mapped[str | None]
     weights_uri: Mapped[str | None]
     calibration: Mapped[str | None]
+    warm_start_supernet_id: Mapped[str | None] = mapped_column(
+        ForeignKey("supernets.id", ondelete="SET NULL"), index=True
+    )
+    """Whose weights the training began from: like all that may be nulled, needed until its job has ended."""
+    warm_start_upload_id: Mapped[str | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="SET NULL"), index=True
+    )
+    warm_start_sha256: Mapped[str | None]
+    """Of those weights' file. It stays when the source is deleted: it is part of what run this is."""
 
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        CheckConstraint("num_nonnulls(warm_start_supernet_id, warm_start_upload_id) <= 1", name="warm_start"),
+    )
 
 
 class TrainingPointRow(Base):

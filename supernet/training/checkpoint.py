@@ -52,7 +52,42 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Pat
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the most steps, or None where there is none."""
-    return next(reversed(_checkpoints(folder)), None)
+    return next(reversed(checkpoints(folder)), None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint in the folder, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def newest_readable(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read, or None; the only one there is is not looked into.
+
+    One of a newer release counts: it is not for this one to call it damaged.
+    """
+    found = checkpoints(folder)
+    while len(found) > 1:
+        try:
+            load_checkpoint(found[-1])
+        except NewerFormatError:
+            break
+        except CheckpointError:
+            found.pop()
+        else:
+            break
+    return found[-1] if found else None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _hidden_name(path)
+    try:
+        _write_synced(temporary, content)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def load_checkpoint(path: Path) -> TrainingState:
@@ -84,7 +119,7 @@ def _save(state: TrainingState, folder: Path, keep: int) -> Path:
             target.rename(_hidden_name(target))
         temporary.rename(target)
         _sync(folder)
-        for old in _checkpoints(folder)[:-keep]:
+        for old in checkpoints(folder)[:-keep]:
             old.rename(_hidden_name(old))
     finally:
         _delete_litter(folder)
@@ -105,11 +140,6 @@ def _last_words(folder: Path) -> str:
         if latest is None
         else f"step {int(latest.name.removeprefix(_PREFIX))}, which is intact"
     )
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob(f"{_PREFIX}*"))
 
 
 def _hidden_name(path: Path) -> Path:

@@ -12,11 +12,10 @@ from nas.architecture import Architecture
 from nas.costs import costs
 from nas.job import JobKind, Progress
 from nas.store import datasets, evaluations, searches, subnets, supernets
-from nas.store.artifacts import ArtifactStore
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
 from nas.store.jobs import JobQueue
-from nas.store.subnets import Artifact
 from nas.store.supernets import TrainingPoint
 from nas.trial import Evaluation, Split
 from search_spaces import SPACES
