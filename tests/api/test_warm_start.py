@@ -135,7 +135,7 @@ REFUSED = {
         ),
         "none of search space 'micro_8'",
     ),
-    "empty": (b"", "neither safetensors nor a zip"),
+    "one byte": (b"P", "neither safetensors nor a zip"),
     "text": (b"hello, these are my weights, really", "neither safetensors nor a zip"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither safetensors nor a zip"),
     "no description": (supernet_file({}), "does not say which supernet .* warm_start.supernet_id"),

@@ -84,8 +84,9 @@ class PlayedWorker:
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
             supernets.record_point(session, supernet_id, POINT)
+            stored = self._artifacts.put(f"supernets/{supernet_id}/a/supernet.safetensors", b"weights")
             supernets.set_weights(
-                session, supernet_id, checkpoint=CHECKPOINT, weights_uri="file:///w", calibration=CALIBRATION
+                session, supernet_id, checkpoint=CHECKPOINT, weights_uri=stored.uri, calibration=CALIBRATION
             )
 
     def search(self, architectures: Sequence[Architecture], num_correct: Sequence[int]) -> None:

@@ -72,10 +72,12 @@ def trained(lasting_site):
     )
 
 
-def warm_started(trained, warm_start, *, recipe=SHORT):
+def warm_started(trained, warm_start, *, num_workers=1):
     """A supernet whose training began there, and what was told of its beginning."""
     site = trained.site
-    supernet = site.add_supernet(trained.dataset_id, recipe=recipe, warm_start=warm_start, seed=11)
+    supernet = site.add_supernet(
+        trained.dataset_id, recipe=SHORT, warm_start=warm_start, seed=11, num_workers=num_workers
+    )
     site.work([supernet.job.id])
     job = site.queue.get(supernet.job.id)
     assert (job.state, job.error) == (JobState.SUCCEEDED, None)
@@ -108,6 +110,17 @@ def test_a_training_begins_with_the_accuracy_where_its_source_ended(trained):
     }
     assert row.warm_start_sha256 == trained.row.checkpoint
     assert row.checkpoint != trained.row.checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_so_it_does_on_several_processes(trained, local_ray):
+    source = WarmStart(supernet_id=trained.row.id, sha256=trained.row.checkpoint)
+    _, told = warm_started(trained, source, num_workers=2)
+    assert told["accuracy_val_largest"] == trained.last.accuracy_val_largest
+    assert told["sha256"] == trained.row.checkpoint
 
 
 @pytest.mark.slow
