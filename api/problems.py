@@ -35,7 +35,7 @@ _MAX_VALUE_CHARACTERS = 200
 _MAX_DETAIL_CHARACTERS = 1500
 """Room for a list of what is allowed, not for whatever was sent."""
 
-_NAS_PROBLEMS: Sequence[tuple[type[NasError], str, int]] = (
+NAS_PROBLEMS: Sequence[tuple[type[NasError], str, int]] = (
     (NotFoundError, "not-found", 404),
     (InvalidArchitectureError, "unknown-architecture", 422),
     (InvalidRequestError, "invalid-request", 422),
@@ -131,7 +131,7 @@ async def _on_nas_error(request: Request, error: Exception) -> JSONResponse:
         return problem_response(
             "resource-in-use", 409, str(error), used_by=used_by, num_users=error.num_users
         )
-    for kind, slug, status in _NAS_PROBLEMS:
+    for kind, slug, status in NAS_PROBLEMS:
         if isinstance(error, kind):
             return problem_response(slug, status, str(error))
     return await _on_defect(request, error)

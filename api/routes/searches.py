@@ -10,16 +10,20 @@ from sqlalchemy.orm import Session
 from api.deletions import delete
 from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
-from api.feasibility import refuse_infeasible
+from api.feasibility import feasibility_of, refuse_infeasible, relax_alone
 from api.fronts import figures_of_rows, front
 from api.pages import PageDep, each
+from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import Trial, describe_trial
-from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
+from api.schemas.search_spaces import describe_space_alone
+from api.schemas.searches import Search, SearchCreate, SearchFrontier, SearchValidation, describe_search
 from api.strict import StrictRoute
-from api.trained import trained_supernet
+from api.trained import TrainedSupernet, trained_supernet
+from nas.errors import InvalidRequestError
+from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
-from nas.store import searches
+from nas.store import evaluations, searches
 from nas.store.deletion import SEARCH
 from nas.store.resources import rename
 from nas.store.tables import SearchRow
@@ -34,24 +38,52 @@ def create_search(body: SearchCreate, create: CreationDep) -> Response:
     """Search a trained supernet; constraints that no network can keep are refused."""
 
     def make(session: Session) -> Search:
-        supernet = trained_supernet(session, body.supernet_id)
-        bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
+        asked, supernet, bounds = _read(session, body)
         refuse_infeasible(supernet, bounds)
         found = searches.create(
             session,
-            display_name=body.display_name,
-            labels=body.labels,
-            supernet_id=body.supernet_id,
+            display_name=asked.display_name,
+            labels=asked.labels,
+            supernet_id=supernet.id,
             constraints=bounds.to_fields(),
-            objectives=body.objectives,
-            num_trials=body.num_trials,
-            proposer=body.proposer,
-            seed=body.seed,
-            spec=body.spec(),
+            objectives=asked.objectives,
+            num_trials=asked.num_trials,
+            proposer=asked.proposer,
+            seed=asked.seed,
+            extends=asked.extends,
+            spec=asked.spec(),
         )
         return describe_search(found)
 
     return create(body, make)
+
+
+@router.post(":validate", operation_id="validate_search")
+def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidation:
+    """The dry run of a search: whether any network keeps the constraints, and what it would cost.
+
+    Nothing is made. What a creating request would refuse is refused, but for constraints that no network
+    keeps: these are answered.
+    """
+    # A transaction, because a search to be extended is held while it is looked at.
+    with services.database.begin() as session:
+        asked, supernet, bounds = _read(session, body)
+        known = evaluations.durations(session, supernet.protocol)
+    answer = feasibility_of(supernet, bounds)
+    per_network_s = known.mean_s
+    return SearchValidation(
+        supernet_id=supernet.id,
+        constraints=bounds.to_fields(),
+        objectives=[*asked.objectives],
+        num_trials=asked.num_trials,
+        verdict=answer.verdict,
+        reason=answer.reason,
+        relax_alone=relax_alone(answer),
+        search_space=describe_space_alone(supernet.costs),
+        num_evaluations=known.count,
+        seconds_per_network=per_network_s,
+        estimated_seconds=None if per_network_s is None else per_network_s * asked.num_trials,
+    )
 
 
 @router.get("", operation_id="list_searches")
@@ -109,3 +141,24 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         items=[describe_trial(trials[position]) for position in positions],
     )
     return tagged_json(frontier, if_none_match)
+
+
+def _read(session: Session, body: SearchCreate) -> tuple[SearchCreate, TrainedSupernet, Bounds]:
+    """The request whole, its supernet, and its bounds resolved; ProblemError where one cannot be had."""
+    asked = _completed(session, body)
+    assert asked.supernet_id is not None
+    supernet = trained_supernet(session, asked.supernet_id)
+    return asked, supernet, supernet.parse_bounds(asked.constraints.fields(), prefix="constraints.")
+
+
+def _completed(session: Session, body: SearchCreate) -> SearchCreate:
+    """The request whole; ProblemError where the search to extend is of another supernet."""
+    if body.extends is None:
+        return body
+    asked = body.completed(searches.get(session, body.extends).row)
+    assert asked.supernet_id is not None
+    try:
+        searches.check_extensible(session, body.extends, asked.supernet_id)
+    except InvalidRequestError as error:
+        raise invalid_field("extends", body.extends, str(error)) from error
+    return asked

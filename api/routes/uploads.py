@@ -29,8 +29,10 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=StrictRoute)
 
-_BYTES = {"schema": {"type": "string", "format": "binary"}, "example": "the file's own bytes"}
-_REQUEST_BODY: dict[str, Any] = {"required": True, "content": dict.fromkeys(MEDIA_TYPES, _BYTES)}
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES},
+}
 
 
 def _storable(text: str) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 from api.schemas.common import AnswerModel
 from api.schemas.evaluations import CostsProvenance
 from nas.costs import COST_NAMES, costs
+from nas.search.cost_model import SpaceCosts
 from nas.space import Condition, Decision, SearchSpace
 from nas.trial import Provenance
 
@@ -80,6 +81,15 @@ def describe_space(
         decisions=[_decision(decision) for decision in space.decisions],
         links={"self": f"/v1/search-spaces/{name}"},
     )
+
+
+def describe_space_alone(costs_of: SpaceCosts) -> SpaceAnswer:
+    """The space of a cost model as it is counted there, without its decisions."""
+    space = costs_of.space
+    whole = describe_space(
+        space.name, space, num_classes=costs_of.num_classes, in_channels=costs_of.in_channels
+    )
+    return SpaceAnswer(**whole.model_dump(exclude={"decisions"}))
 
 
 def _decision(decision: Decision) -> DecisionAnswer:

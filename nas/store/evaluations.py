@@ -177,6 +177,22 @@ def count(session: Session, protocol: EvaluationProtocol, limits: Limits) -> int
     return session.execute(query).scalar_one()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Durations:
+    """How long measuring took."""
+
+    count: int
+    mean_s: float | None
+    """Of one evaluation; None where there is none."""
+
+
+def durations(session: Session, protocol: EvaluationProtocol) -> Durations:
+    """Of everything measured in exactly this way."""
+    query = select(func.count(), func.avg(EvaluationRow.duration_s)).where(*_is_measured_by(protocol))
+    number, mean_s = session.execute(query).one()
+    return Durations(count=number, mean_s=mean_s)
+
+
 def as_evaluation(row: EvaluationRow, architecture: Architecture) -> Evaluation:
     """The row as the domain knows it; `architecture` is its JSON parsed by the space."""
     return Evaluation(

@@ -42,7 +42,7 @@ def create(
     """A search to be run; its job waits for the supernet's training."""
     training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     if extends is not None:
-        _check_extensible(hold(session, SearchRow, extends, noun="search"), supernet_id)
+        check_extensible(session, extends, supernet_id)
     row = SearchRow(
         id=new_id(Prefix.SEARCH),
         display_name=display_name,
@@ -108,7 +108,9 @@ def trials(
     return [TrialWithEvaluation(trial, evaluation) for trial, evaluation in session.execute(query)]
 
 
-def _check_extensible(earlier: WithJob[SearchRow], supernet_id: str) -> None:
+def check_extensible(session: Session, search_id: str, supernet_id: str) -> None:
+    """Hold a search that may be extended; InvalidRequestError or ConflictError for one that may not."""
+    earlier = hold(session, SearchRow, search_id, noun="search")
     if earlier.row.supernet_id != supernet_id:
         raise InvalidRequestError(
             f"search {earlier.row.id} is of supernet {earlier.row.supernet_id}, not {supernet_id}; "

@@ -113,7 +113,9 @@ class Site:
         with self.database.begin() as session:
             return uploads.create(session, upload_id, display_name="sent", stored=stored)
 
-    def add_search(self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, **constraints):
+    def add_search(
+        self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, extends=None, **constraints
+    ):
         with self.database.begin() as session:
             return searches.create(
                 session,
@@ -126,6 +128,7 @@ class Site:
                 proposer="nsga2",
                 seed=seed,
                 spec={},
+                extends=extends,
             )
 
     def add_subnet(self, supernet_id: str, architecture):

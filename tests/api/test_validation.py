@@ -1,0 +1,64 @@
+"""The dry run of a search: what it tells, and that it makes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.test_http_conventions import problem_of
+from tests.api.worker import SPACE, costs_of
+
+VALIDATE = "/v1/searches:validate"
+
+
+def counts(http) -> list[int]:
+    return [len(http.get(f"/v1/{path}").json()["items"]) for path in ("searches", "jobs")]
+
+
+def test_a_search_that_can_be_made_is_feasible_and_told_its_price(http, search):
+    before = counts(http)
+    body = {"supernet_id": search["supernet_id"], "num_trials": 60, "constraints": {"max_macs": "50%"}}
+    answer = http.post(VALIDATE, json=body).json()
+    assert answer["verdict"] == "feasible"
+    assert answer["constraints"] == {"max_macs": 0.5 * costs_of(SPACE.largest())["macs"]}
+    assert answer["search_space"]["name"] == "micro_8"
+    assert answer["search_space"]["costs"]["macs"]["largest"] == costs_of(SPACE.largest())["macs"]
+    assert answer["num_evaluations"] == 5
+    assert answer["seconds_per_network"] == pytest.approx(0.1)
+    assert answer["estimated_seconds"] == pytest.approx(6.0)
+    assert counts(http) == before
+
+
+def test_what_no_network_keeps_is_answered_and_the_creation_refused(http, supernet):
+    body = {"supernet_id": supernet.id, "num_trials": 1, "constraints": {"max_macs": 1, "max_params": 1e9}}
+    response = http.post(VALIDATE, json=body)
+    assert response.status_code == 200
+    answer = response.json()
+    floor = costs_of(SPACE.smallest())["macs"]
+    assert (answer["verdict"], answer["relax_alone"]) == ("infeasible", {"max_macs": floor})
+    assert str(floor) in answer["reason"]
+    assert (answer["seconds_per_network"], answer["estimated_seconds"]) == (None, None)
+    problem_of(http.post("/v1/searches", json=body), 422, "infeasible-constraints")
+
+
+def test_an_extension_is_validated_with_what_it_takes_over(http, search):
+    answer = http.post(VALIDATE, json={"extends": search.id, "num_trials": 3}).json()
+    assert (answer["supernet_id"], answer["objectives"]) == (search["supernet_id"], search["objectives"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug"),
+    [
+        ({"supernet_id": "sn_x", "num_trials": 1}, 404, "not-found"),
+        ({"num_trials": 1}, 422, "invalid-request"),
+        ({"supernet_id": "sn_x", "num_trials": 0}, 422, "invalid-request"),
+        ({"supernet_id": "sn_x", "num_trials": 1, "unknown": 1}, 422, "invalid-request"),
+    ],
+)
+def test_an_impossible_search_is_refused_as_its_creation_would_be(http, body, status, slug):
+    for path in (VALIDATE, "/v1/searches"):
+        problem_of(http.post(path, json=body), status, slug)
+
+
+def test_a_supernet_in_training_is_not_ready(http, untrained):
+    response = http.post(VALIDATE, json={"supernet_id": untrained.id, "num_trials": 1})
+    problem_of(response, 409, "supernet-not-ready")
