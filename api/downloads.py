@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -13,6 +14,15 @@ from api.problems import ProblemError
 from nas.store.artifacts import Artifact, ArtifactStore
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
+    206: {"description": "The bytes of the Range asked for."},
+    304: {"description": "The client holds these bytes already."},
+    416: {"description": "The Range lies outside the file."},
+}
+"""What OpenAPI says of a download."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ def download(request: Request, artifact: Artifact, store: ArtifactStore) -> Resp
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        # The same name may get other bytes when the network is specialised again.
+        # A name tells nothing of the bytes: whoever keeps them is to ask whether they are still these.
         "Cache-Control": "private, no-cache",
     }
     if is_held(etag, request.headers.get("if-none-match")):

@@ -43,6 +43,7 @@ _NAMES = {
     "/v1/search-spaces/{name}": "micro_8",
     "/v1/datasets/{dataset_id}/splits/{name}": "val.npz",
     "/v1/subnets/{subnet_id}/artifacts/{name}": "model.py",
+    "/v1/supernets/{supernet_id}/artifacts/{name}": "supernet.safetensors",
 }
 """What `name` may be depends on what it names."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -88,6 +89,12 @@ class SearchSpace(ABC):
         """Side of the square image this network reads."""
         chosen = architecture.get("resolution")
         return int(chosen) if chosen is not None else self.resolutions_px()[-1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the name and decisions: weights of one version of a space are none of another."""
+        decisions = [asdict(decision) for decision in self.decisions]
+        return hashlib.sha256(json.dumps([self.name, decisions]).encode()).hexdigest()
 
     def _spelling(self, values: Values) -> Values:
         """The values to keep as `choices`; the same network in its canonical spelling, by default."""

@@ -1,9 +1,9 @@
 """What killed and beaten attempts leave behind, removed once nobody can want it any more.
 
 Nothing of a job that may go on is touched: checkpoints are what it resumes from, and a worker may be
-writing its files. A job's end is final, so from then on only what a row points to is wanted. A worker
-that lost its lease may write after that end; what it writes is met by a later look. Of what was deleted
-nothing is wanted at all.
+writing its files. A job's end is final, so from then on only what a row points to is wanted, and the newest
+checkpoint of a training that published no weights. A worker that lost its lease may write after that end;
+what it writes is met by a later look. Of what was deleted nothing is wanted at all.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from nas.errors import ArtifactError
-from nas.job import JobKind
+from nas.job import JobKind, JobState
 from nas.store import datasets, discards, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.deletion import SUPERNET, folder_of
 from nas.store.jobs import JobQueue
+from supernet.training.checkpoint import newest_readable
 from workers.dataset_files import SCRATCH
 from workers.training_job import CHECKPOINTS
 
@@ -81,14 +82,21 @@ class Leftovers:
                     logger.info("files of a lost attempt removed", extra={"job_id": job.id, "key": folder})
 
     def _remove_checkpoints(self) -> None:
-        """A succeeded training has published its weights; one failed, cancelled or deleted never goes on."""
+        """A succeeded training has published its weights; one failed or cancelled left its newest checkpoint.
+
+        That one another training may begin from, until the supernet is deleted.
+        """
         if not self._checkpoints.is_dir():
             return
         kept = [folder.name for folder in self._checkpoints.iterdir() if folder.is_dir()]
-        ended = self._queue.have_ended(JobKind.TRAIN, kept) | self._deleted_supernets(kept)
-        for supernet_id in sorted(ended):
+        ends = self._queue.have_ended(JobKind.TRAIN, kept)
+        useless = {i for i, state in ends.items() if state is JobState.SUCCEEDED}
+        useless |= self._deleted_supernets(kept)
+        for supernet_id in sorted(useless):
             shutil.rmtree(self._checkpoints / supernet_id, ignore_errors=True)
             logger.info("checkpoints of an ended training removed", extra={"supernet_id": supernet_id})
+        for supernet_id in sorted(ends.keys() - useless):
+            _keep_newest(self._checkpoints / supernet_id)
 
     def _deleted_supernets(self, ids: Sequence[str]) -> set[str]:
         """Those of the supernets that were deleted: no job is left to say that their training has ended."""
@@ -101,3 +109,14 @@ class Leftovers:
             if time.time() - folder.stat().st_mtime > _SCRATCH_LASTS_S:
                 shutil.rmtree(folder, ignore_errors=True)
                 logger.info("scratch of a killed worker removed", extra={"folder": str(folder)})
+
+
+def _keep_newest(folder: Path) -> None:
+    """Remove everything but the newest checkpoint that can be read, and the folder where there is none."""
+    newest = newest_readable(folder)
+    others = [path for path in folder.iterdir() if path != newest] if newest else [folder]
+    for path in others:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
 from workers.context import WorkerDrainingError
-from workers.training import Observer, TrainingPlan, check_plan, train
+from workers.training import Observer, TrainingPlan, WarmStartPoint, check_plan, train
 
 _POLL_S = 1.0
 """How often rank 0 asks whether to stop."""
@@ -115,6 +115,9 @@ class _BoardObserver:
 
     def on_checkpoint(self, step: int) -> None:
         ray.get(self._board.tell.remote("on_checkpoint", (step,)))
+
+    def on_warm_start(self, start: WarmStartPoint) -> None:
+        ray.get(self._board.tell.remote("on_warm_start", (start,)))
 
     def check(self) -> None:
         # Only at a step, where all ranks stop together.

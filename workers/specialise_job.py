@@ -18,10 +18,9 @@ from nas.errors import ArtifactError
 from nas.job import Job
 from nas.ports import StopCheck
 from nas.store import evaluations, subnets, supernets
-from nas.store.artifacts import ArtifactStore
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import add_event
-from nas.store.subnets import Artifact
 from nas.trial import Evaluation, Split
 from supernet.data import DataSplits, ResizedSplits
 from supernet.evaluate import EVALUATION_BATCH_SIZE, SubnetEvaluator

@@ -19,18 +19,19 @@ from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentati
 from supernet.evaluate import SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training.checkpoint import (
-    CheckpointError,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from supernet.training.collective import Collective
+from supernet.training.formats import CheckpointError, NewerFormatError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import build_stack
 from supernet.training.state import TrainingState, kinds_of_ranks
 from supernet.training.trainer import StepStats, Trainer
-from workers.context import WorkerDrainingError
+from workers.context import JobCancelledError, WorkerDrainingError
 from workers.datasets import DatasetReference
+from workers.warm_start import StartWeights
 from workers.weights import SupernetDescription
 
 _PROBE = "probe during training"
@@ -45,6 +46,8 @@ class TrainingPlan:
     data: DatasetReference
     recipe: dict[str, Any]
     seed: int
+    start: StartWeights | None = None
+    """What the run begins from; None for fresh weights."""
     checkpoints: Path
     """Folder of this run's checkpoints; it must reach every process that may resume it."""
     num_threads: int
@@ -53,6 +56,21 @@ class TrainingPlan:
     """A killed run repeats at most this much."""
     elapsed_before_s: float = 0.0
     """Since the job was first started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartPoint:
+    """What a run began from, and how far that is before its first step."""
+
+    sha256: str
+    """Of the file of the weights."""
+    classifier: str
+    first_layer: str
+    """What became of these two: `kept`, `permuted`, `adapted` or `reinitialised`."""
+    accuracy_val_largest: float
+    """A probe on `num_images_val` images, as at the end of an epoch."""
+    accuracy_val_smallest: float
+    num_images_val: int
 
 
 class Observer(Protocol):
@@ -68,6 +86,10 @@ class Observer(Protocol):
 
     def on_checkpoint(self, step: int) -> None:
         """The steps before `step` are on disk: a run that is killed now goes on from there."""
+        ...
+
+    def on_warm_start(self, start: WarmStartPoint) -> None:
+        """The run begins from other weights; not told when it goes on from a checkpoint."""
         ...
 
     def check(self) -> None:
@@ -107,6 +129,9 @@ class _Run:
         stack = build_stack(
             recipe, self._supernet.space, steps_per_epoch=self._batches.steps_per_epoch, seed=plan.seed
         )
+        if plan.start is not None and collective.rank == 0:
+            # The trainer gives all ranks the weights of this one.
+            plan.start.load_into(self._supernet)
         self._trainer = Trainer(
             self._supernet,
             self._batches,
@@ -114,6 +139,7 @@ class _Run:
             collective=collective,
             data_id=self._splits.fingerprint,
             rank_kinds=kinds_of_ranks(collective, torch.device("cpu")),
+            warm_start=None if plan.start is None else plan.start.sha256,
         )
         self._probe = _Probe(self._supernet, self._splits, observer.check)
         self._started = time.monotonic()
@@ -125,7 +151,7 @@ class _Run:
         self._collective_start()
         try:
             self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
-        except WorkerDrainingError:
+        except (JobCancelledError, WorkerDrainingError):
             # A checkpoint made before the epoch's point is told would let a resumed run skip it.
             if not self._is_point_due:
                 self._save()
@@ -141,7 +167,22 @@ class _Run:
             _keep_num_threads(state)
             self._trainer.restore(state)
             self._observer.on_resume(self._trainer.step, self._trainer.departures)
+        elif self._plan.start is not None and self._collective.rank == 0:
+            self._tell_warm_start(self._plan.start)
         self._check_ranks_agree()
+
+    def _tell_warm_start(self, start: StartWeights) -> None:
+        largest, smallest = self._probe.measure()
+        self._observer.on_warm_start(
+            WarmStartPoint(
+                sha256=start.sha256,
+                classifier=start.changes.classifier.value,
+                first_layer=start.changes.first_layer.value,
+                accuracy_val_largest=largest,
+                accuracy_val_smallest=smallest,
+                num_images_val=len(self._splits.val),
+            )
+        )
 
     def _check_ranks_agree(self) -> None:
         """Ranks that start from different steps would add up gradients of different weights."""
@@ -240,10 +281,15 @@ def _keep_num_threads(state: TrainingState) -> None:
 
 
 def _newest_readable(folder: Path) -> TrainingState | None:
-    """The newest checkpoint's state; a damaged one is put aside and the one before it taken."""
+    """The newest checkpoint's state; a damaged one is put aside and the one before it taken.
+
+    Not so one of a newer release: it is whole, and going on from an older one would lose its steps.
+    """
     while (path := latest_checkpoint(folder)) is not None:
         try:
             return load_checkpoint(path)
+        except NewerFormatError:
+            raise
         except CheckpointError:
             path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
     return None

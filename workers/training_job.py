@@ -12,6 +12,7 @@ from secrets import token_hex
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from nas.errors import NasError
 from nas.job import Job
 from nas.recipe import recipe_from_json
 from nas.store import supernets
@@ -20,15 +21,18 @@ from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.store.supernets import TrainingPoint
 from nas.store.tables import SupernetRow
-from supernet.data import calibration_id
+from nas.weights_file import SUPERNET_FILE, WeightsDescription
+from supernet.data import DataSplits, calibration_id
 from supernet.evaluate import CALIBRATION_BATCH_SIZE
+from supernet.network import Supernet
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from workers.context import JobContext
 from workers.datasets import dataset_reference
 from workers.ray_training import train_on_ray
 from workers.service import Finish
-from workers.training import TrainingPlan, train
+from workers.training import TrainingPlan, WarmStartPoint, train
+from workers.warm_start import WarmStarts
 from workers.weights import SupernetDescription, publish_weights
 
 CHECKPOINTS = "checkpoints"
@@ -58,27 +62,41 @@ class TrainingJob:
         with self._database.session() as session:
             row = supernets.get(session, job.resource_id).row
         plan = self._plan(row, job, context)
-        self._record_resolved_recipe(row, context)
+        self._record_resolved(row, plan, context)
         observer = JobObserver(context, job.id, row.id)
+        try:
+            self._train(row, plan, observer, context)
+        except NasError:
+            # What the last checkpoint holds may serve as another training's start: let the row tell of it.
+            with context.transaction():
+                pass
+            raise
+        return self._publish(row, plan, context)
+
+    def _train(
+        self, row: SupernetRow, plan: TrainingPlan, observer: JobObserver, context: JobContext
+    ) -> None:
         if row.num_workers == 1:
             train(plan, collective=SingleProcess(), observer=observer)
         else:
             self._ensure_ray()
             train_on_ray(plan, num_workers=row.num_workers, observer=observer, check=context.check)
-        return self._publish(row, plan, context)
 
     def _plan(self, row: SupernetRow, job: Job, context: JobContext) -> TrainingPlan:
         data = dataset_reference(self._database, self._artifacts, self._home, row.dataset_id)
         splits = data.load(context.check)
         recipe = recipe_from_json(row.recipe)
         started = job.started_at or job.created_at
+        description = SupernetDescription(
+            search_space=row.search_space,
+            num_classes=splits.num_classes,
+            in_channels=splits.num_channels,
+            kernel_transform=recipe.kernel_transform,
+        )
+        sources = WarmStarts(self._database, self._artifacts, self._home / CHECKPOINTS)
         return TrainingPlan(
-            supernet=SupernetDescription(
-                search_space=row.search_space,
-                num_classes=splits.num_classes,
-                in_channels=splits.num_channels,
-                kernel_transform=recipe.kernel_transform,
-            ),
+            supernet=description,
+            start=sources.prepare(row, description, splits.class_names),
             data=data,
             recipe=row.recipe,
             seed=row.seed,
@@ -87,9 +105,11 @@ class TrainingJob:
             elapsed_before_s=(datetime.now(UTC) - started).total_seconds(),
         )
 
-    def _record_resolved_recipe(self, row: SupernetRow, context: JobContext) -> None:
+    def _record_resolved(self, row: SupernetRow, plan: TrainingPlan, context: JobContext) -> None:
         with context.transaction() as session:
             supernets.set_recipe(session, row.id, recipe_from_json(row.recipe).to_json())
+            if plan.start is not None:
+                supernets.set_warm_start_sha256(session, row.id, plan.start.sha256)
 
     def _publish(self, row: SupernetRow, plan: TrainingPlan, context: JobContext) -> Finish:
         context.report("publish", 0, 1)
@@ -99,9 +119,10 @@ class TrainingJob:
         state = load_checkpoint(final)
         supernet.load_state_dict(state.weights)
         # A name of this attempt's own: one that lost its lease must not replace what another published.
-        key = f"supernets/{row.id}/{token_hex(8)}/weights.safetensors"
-        stored = publish_weights(self._artifacts, key, supernet, plan.checkpoints)
-        calibration = calibration_id(plan.data.load(), CALIBRATION_BATCH_SIZE)
+        key = f"supernets/{row.id}/{token_hex(8)}/{SUPERNET_FILE}"
+        splits = plan.data.load()
+        stored = publish_weights(self._artifacts, key, supernet, _describe(supernet, splits, row))
+        calibration = calibration_id(splits, CALIBRATION_BATCH_SIZE)
         context.report("publish", 1, 1)
 
         def finish(session: Session) -> None:
@@ -138,6 +159,11 @@ class JobObserver:
         """So many steps need not be repeated."""
         self._context.landed(step)
 
+    def on_warm_start(self, start: WarmStartPoint) -> None:
+        """Say what the training begins from, and how far that is already."""
+        with self._context.transaction() as session:
+            add_event(session, self._job_id, "warm_started", asdict(start))
+
     def check(self) -> None:
         """Raises when the job is to stop."""
         self._context.check()
@@ -150,6 +176,18 @@ class JobObserver:
         with self._context.transaction() as session:
             supernets.set_resume_departures(session, self._supernet_id, departures)
             add_event(session, self._job_id, "resumed", payload)
+
+
+def _describe(supernet: Supernet, splits: DataSplits, row: SupernetRow) -> WeightsDescription:
+    return WeightsDescription(
+        search_space=supernet.space.name,
+        space_fingerprint=supernet.space.fingerprint,
+        in_channels=supernet.in_channels,
+        class_names=tuple(splits.class_names),
+        kernel_transform=supernet.kernel_transform,
+        data_fingerprint=splits.fingerprint,
+        recipe=recipe_from_json(row.recipe).name.value,
+    )
 
 
 def checkpoint_folder(home: Path, supernet_id: str) -> Path:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, load_file, save
 
 from nas.errors import ArtifactError
 from nas.store.artifacts import ArtifactStore, StoredArtifact
+from nas.weights_file import WeightsDescription
 from search_spaces import SPACES
 from supernet.network import Supernet
 
@@ -35,14 +36,22 @@ class SupernetDescription:
         )
 
 
-def publish_weights(artifacts: ArtifactStore, key: str, supernet: Supernet, scratch: Path) -> StoredArtifact:
-    """Write the weights to the artefact store; their SHA-256 is the checkpoint's name."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "weights.safetensors"
-    save_file({name: value.contiguous() for name, value in supernet.state_dict().items()}, path)
-    stored = artifacts.put(key, path)
-    path.unlink()
-    return stored
+def publish_weights(
+    artifacts: ArtifactStore, key: str, supernet: Supernet, description: WeightsDescription
+) -> StoredArtifact:
+    """Write the weights to the artefact store, with what they are of; the SHA-256 is the checkpoint's name.
+
+    ArtifactError where there is no room for them.
+    """
+    tensors = {name: value.contiguous() for name, value in supernet.state_dict().items()}
+    content = save(tensors, metadata=description.to_metadata())
+    try:
+        return artifacts.put(key, content)
+    except OSError as error:
+        raise ArtifactError(
+            f"the weights ({len(content)} bytes) could not be stored ({error.strerror or error}); make room "
+            "in the artefact store, then start from this supernet's newest checkpoint by warm_start"
+        ) from error
 
 
 def fetch_weights(artifacts: ArtifactStore, uri: str, sha256: str) -> bytes:

@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 from api.best import best_evaluation
 from api.deletions import delete
 from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep, SupernetFilter
-from api.downloads import download
+from api.downloads import DOWNLOAD_RESPONSES, download
 from api.pages import PageDep
 from api.problems import ProblemError
+from api.schemas.artifacts import Artifacts, describe_artifact
 from api.schemas.common import Page, ResourcePatch
-from api.schemas.subnets import Artifacts, Subnet, SubnetCreate, describe_artifact, describe_subnet
+from api.schemas.subnets import Subnet, SubnetCreate, describe_subnet
 from api.strict import StrictRoute
 from api.trained import TrainedSupernet, trained_supernet
 from nas.architecture import Architecture
@@ -97,7 +98,7 @@ def list_subnet_artifacts(subnet_id: Name, session: SessionDep) -> Artifacts:
     """The files of the bundle; none before it is published."""
     subnets.get(session, subnet_id)
     found = subnets.artifacts(session, subnet_id)
-    return Artifacts(items=[describe_artifact(subnet_id, artifact) for artifact in found])
+    return Artifacts(items=[describe_artifact(f"/v1/subnets/{subnet_id}", artifact) for artifact in found])
 
 
 @router.head("/{subnet_id}/artifacts/{name}", include_in_schema=False)
@@ -105,12 +106,7 @@ def list_subnet_artifacts(subnet_id: Name, session: SessionDep) -> Artifacts:
     "/{subnet_id}/artifacts/{name}",
     operation_id="download_subnet_artifact",
     response_class=Response,
-    responses={
-        200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
-        206: {"description": "The bytes of the Range asked for."},
-        304: {"description": "The client holds these bytes already."},
-        416: {"description": "The Range lies outside the file."},
-    },
+    responses=DOWNLOAD_RESPONSES,
 )
 def download_subnet_artifact(
     subnet_id: Name, name: Name, request: Request, session: SessionDep, store: ArtifactsDep

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from api.deletions import delete
-from api.deps import CreationDep, Name, ServicesDep, SessionDep
+from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep
+from api.downloads import DOWNLOAD_RESPONSES, download
 from api.pages import PageDep, each
 from api.problems import ProblemError, field_error, invalid_field
+from api.schemas.artifacts import Artifacts, describe_artifact
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.supernets import (
     Curves,
@@ -23,12 +25,13 @@ from api.schemas.supernets import (
     describe_supernet_with_curves,
 )
 from api.strict import StrictRoute
+from api.warm_start import resolve_warm_start
 from nas.fields import InvalidFieldError
 from nas.job import JobState
 from nas.recipe import Recipe
 from nas.store import datasets, supernets
 from nas.store.deletion import SUPERNET
-from nas.store.resources import rename
+from nas.store.resources import WithJob, rename
 from nas.store.tables import SupernetRow
 from search_spaces import SPACES
 
@@ -36,8 +39,8 @@ router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRo
 
 
 @router.post("", status_code=201, response_model=Supernet, operation_id="create_supernet")
-def create_supernet(body: SupernetCreate, create: CreationDep) -> Response:
-    """Train a supernet; the training waits for the data set's import."""
+def create_supernet(body: SupernetCreate, create: CreationDep, store: ArtifactsDep) -> Response:
+    """Train a supernet, from fresh weights or those of `warm_start`; it waits for the data set's import."""
     _check_space(body.search_space)
     recipe = _resolve(body)
     _check_sharing(recipe, body.num_workers)
@@ -54,6 +57,7 @@ def create_supernet(body: SupernetCreate, create: CreationDep) -> Response:
             seed=body.seed,
             num_workers=body.num_workers,
             spec=body.spec(),
+            warm_start=resolve_warm_start(session, store, body, recipe),
         )
         return describe_supernet(found)
 
@@ -87,6 +91,30 @@ def delete_supernet(supernet_id: Name, services: ServicesDep) -> Response:
 
     Refused while searches or subnets are of it; `used_by` names them."""
     return delete(services, SUPERNET, supernet_id)
+
+
+@router.get("/{supernet_id}/artifacts", operation_id="list_supernet_artifacts")
+def list_supernet_artifacts(supernet_id: Name, session: SessionDep, store: ArtifactsDep) -> Artifacts:
+    """The supernet's files: its final weights; none before training has ended."""
+    found = supernets.artifacts(session, supernet_id, store)
+    return Artifacts(
+        items=[describe_artifact(f"/v1/supernets/{supernet_id}", artifact) for artifact in found]
+    )
+
+
+@router.head("/{supernet_id}/artifacts/{name}", include_in_schema=False)
+@router.get(
+    "/{supernet_id}/artifacts/{name}",
+    operation_id="download_supernet_artifact",
+    response_class=Response,
+    responses=DOWNLOAD_RESPONSES,
+)
+def download_supernet_artifact(
+    supernet_id: Name, name: Name, request: Request, session: SessionDep, store: ArtifactsDep
+) -> Response:
+    """One file. Its ETag is its SHA-256; Range, If-Range and If-None-Match are understood."""
+    _check_trained(supernets.get(session, supernet_id))
+    return download(request, supernets.artifact(session, supernet_id, name, store), store)
 
 
 @router.get("/{supernet_id}/curves", operation_id="get_supernet_curves")
@@ -136,6 +164,14 @@ def _check_dataset(session: Session, dataset_id: str, recipe: Recipe) -> None:
     if state.is_terminal and state is not JobState.SUCCEEDED:
         detail = f"the import of data set {dataset_id} ended {state}; register the images again"
         raise ProblemError("dataset-not-ready", 409, detail, state=state)
+
+
+def _check_trained(found: WithJob[SupernetRow]) -> None:
+    if found.row.weights_uri is None:
+        state = found.job.state
+        remedy = "train another" if state.is_terminal else "wait for its training to succeed"
+        detail = f"supernet {found.row.id} is {state} and has no files; {remedy}"
+        raise ProblemError("supernet-not-ready", 409, detail, state=state)
 
 
 def _refused(field: str, value: Any, message: str, *, allowed: str) -> ProblemError:

@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, job_shape
+from api.schemas.common import CreateRequest, JobResource, ResourceId, job_shape
 from api.schemas.constraints import Constraints
 from api.schemas.evaluations import Accuracy, Costs, CostsProvenance, describe_accuracy, describe_costs
 from nas.store.resources import WithJob
-from nas.store.subnets import Artifact as StoredArtifact
 from nas.store.tables import EvaluationRow, SubnetRow
 from nas.trial import Provenance
 
@@ -67,22 +66,6 @@ class Subnet(JobResource):
     published_at: datetime | None
 
 
-class Artifact(AnswerModel):
-    """One file of a bundle."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    media_type: str
-    links: dict[str, str]
-
-
-class Artifacts(AnswerModel):
-    """The files of a bundle; none before it is published."""
-
-    items: list[Artifact]
-
-
 def describe_subnet(found: WithJob[SubnetRow], measured: dict[int, EvaluationRow]) -> Subnet:
     """The subnet as answers show it; `measured` holds its evaluations by id."""
     row = found.row
@@ -97,17 +80,6 @@ def describe_subnet(found: WithJob[SubnetRow], measured: dict[int, EvaluationRow
         accuracy_val=_accuracy(row.evaluation_val_id, measured),
         accuracy_test=_accuracy(row.evaluation_test_id, measured),
         published_at=row.published_at,
-    )
-
-
-def describe_artifact(subnet_id: str, artifact: StoredArtifact) -> Artifact:
-    """The file as listings show it."""
-    return Artifact(
-        name=artifact.name,
-        size_bytes=artifact.size_bytes,
-        sha256=artifact.sha256,
-        media_type=artifact.media_type,
-        links={"self": f"/v1/subnets/{subnet_id}/artifacts/{artifact.name}"},
     )
 
 

@@ -6,15 +6,44 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
+from api.schemas.common import (
+    AnswerModel,
+    CreateRequest,
+    JobResource,
+    RequestModel,
+    ResourceId,
+    Seed,
+    job_shape,
+)
 from api.schemas.evaluations import Evaluation
 from api.schemas.recipes import Recipe
 from nas.store.resources import WithJob
 from nas.store.supernets import TrainingPoint as StoredPoint
 from nas.store.tables import SupernetRow
 from nas.trial import Provenance
+
+
+class WarmStart(RequestModel):
+    """Weights to begin from, in place of fresh ones: a supernet's, or those in a file that was sent."""
+
+    supernet_id: ResourceId | None = Field(
+        default=None,
+        description="A supernet of the same search space: its final weights, or the newest checkpoint of a "
+        "training that failed or was cancelled.",
+    )
+    upload_id: ResourceId | None = Field(
+        default=None,
+        description="A `supernet.safetensors`, or the `bundle.zip` of a subnet: what the network has learned "
+        "is put where the supernet keeps it, the rest begins anew.",
+    )
+
+    @model_validator(mode="after")
+    def _names_one_source(self) -> WarmStart:
+        if (self.supernet_id is None) == (self.upload_id is None):
+            raise ValueError("give exactly one of supernet_id and upload_id")
+        return self
 
 
 class SupernetCreate(CreateRequest):
@@ -28,7 +57,13 @@ class SupernetCreate(CreateRequest):
                     "dataset_id": "ds_aaaaaaaaaaaaaaaa",
                     "search_space": "micro_8",
                     "recipe": {"name": "bignas", "epochs": 30},
-                }
+                },
+                {
+                    "display_name": "second",
+                    "dataset_id": "ds_aaaaaaaaaaaaaaaa",
+                    "search_space": "micro_8",
+                    "warm_start": {"supernet_id": "sn_aaaaaaaaaaaaaaaa"},
+                },
             ]
         }
     )
@@ -37,6 +72,7 @@ class SupernetCreate(CreateRequest):
     search_space: str = Field(max_length=200, description="A name from /v1/search-spaces.")
     recipe: Recipe = Recipe()
     seed: Seed = 0
+    warm_start: WarmStart | None = None
     num_workers: int = Field(
         default=1,
         ge=1,
@@ -66,6 +102,16 @@ class TrainingPoint(AnswerModel):
     elapsed_s: float
 
 
+class WarmStarted(AnswerModel):
+    """The weights that a training began from."""
+
+    supernet_id: str | None = Field(description="Null where they came from a file, or it is deleted since.")
+    upload_id: str | None = Field(description="Null where they came from a supernet, or it is deleted since.")
+    sha256: str | None = Field(
+        description="Of the file of these weights; null until a worker has read the checkpoint they are in."
+    )
+
+
 class Supernet(JobResource):
     """A weight-shared network: every network of its search space in one set of weights."""
 
@@ -80,6 +126,7 @@ class Supernet(JobResource):
         description="What differed where the training went on after a stop, such as "
         "'step 40: threads: 2 before, 1 now'; empty while it is exact."
     )
+    warm_start: WarmStarted | None = Field(description="Null where training began from fresh weights.")
 
 
 class SupernetWithCurves(Supernet):
@@ -125,7 +172,7 @@ def describe_points(points: Sequence[StoredPoint]) -> list[TrainingPoint]:
 
 def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
     row = found.row
-    shape = job_shape(found, "supernets", more=("curves", "frontier", "best"))
+    shape = job_shape(found, "supernets", more=("curves", "frontier", "best", "artifacts"))
     shape["links"]["dataset"] = f"/v1/datasets/{row.dataset_id}"
     return {
         **shape,
@@ -135,4 +182,16 @@ def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
         "checkpoint": row.checkpoint,
         "is_exact": not row.resume_departures,
         "resume_departures": row.resume_departures,
+        "warm_start": _warm_start(found),
     }
+
+
+def _warm_start(found: WithJob[SupernetRow]) -> WarmStarted | None:
+    # The request tells it even when the source is deleted since.
+    if found.job.spec.get("warm_start") is None:
+        return None
+    return WarmStarted(
+        supernet_id=found.row.warm_start_supernet_id,
+        upload_id=found.row.warm_start_upload_id,
+        sha256=found.row.warm_start_sha256,
+    )

@@ -146,16 +146,21 @@ class Supernets(Collection[Supernet]):
         recipe: Mapping[str, Any] | None = None,
         seed: int | None = None,
         num_workers: int | None = None,
+        warm_start: Mapping[str, str] | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Supernet:
-        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default."""
+        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default.
+
+        `warm_start` begins from weights: {"supernet_id": "sn_…"}, or {"upload_id": "up_…"} of a file.
+        """
         body = {
             "dataset_id": dataset_id,
             "search_space": search_space,
             "recipe": recipe,
             "seed": seed,
             "num_workers": num_workers,
+            "warm_start": warm_start,
             "display_name": display_name,
             "labels": labels,
         }

@@ -34,7 +34,7 @@ class StoredArtifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One file to download: what a listing shows, and where its bytes are."""
+    """One file that a resource offers: what a listing shows, and where its bytes are."""
 
     name: str
     size_bytes: int
@@ -66,12 +66,22 @@ class ArtifactStore:
 
     def open(self, uri: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `offset` on, `length` of them or all, in chunks; ArtifactError if missing."""
-        path = self._path_of(uri)
+        return _chunks(self.open_file(uri), offset, length)
+
+    def open_file(self, uri: str) -> IO[bytes]:
+        """The bytes as a file that can seek, for who needs a part of them; ArtifactError if missing."""
         try:
-            file = self._fs.open(path, "rb")
+            file: IO[bytes] = self._fs.open(self._path_of(uri), "rb")
         except FileNotFoundError as error:
-            raise ArtifactError(f"the bytes of {uri} are missing from the artefact store") from error
-        return _chunks(file, offset, length)
+            raise _missing(uri) from error
+        return file
+
+    def size_bytes(self, uri: str) -> int:
+        """How many bytes there are; ArtifactError if they are missing."""
+        try:
+            return int(self._fs.size(self._path_of(uri)))
+        except FileNotFoundError as error:
+            raise _missing(uri) from error
 
     def exists(self, uri: str) -> bool:
         """Whether the bytes are there."""
@@ -168,6 +178,10 @@ class ArtifactWriter:
             self._file.close()
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._temporary)
+
+
+def _missing(uri: str) -> ArtifactError:
+    return ArtifactError(f"the bytes of {uri} are missing from the artefact store")
 
 
 def _source_chunks(source: Path | bytes) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import ColumnElement, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -166,12 +166,32 @@ def _check_unused(session: Session, kind: ResourceKind, resource_id: str) -> Non
 def _users(kind: ResourceKind, resource_id: str) -> Iterator[tuple[ResourceKind, ColumnElement[bool]]]:
     """The kinds that can refer to the resource, each with the condition that a row of it does.
 
-    Read off the tables' foreign keys: a column added to refer to a resource protects it without a word here.
+    Read off the tables' foreign keys: a column added to refer to a resource protects it without a word here,
+    for ever, or until the row's job has ended where deletion may null it.
     """
     for user_kind in KINDS:
         columns = _references(user_kind.model, kind.model)
         if columns:
-            yield user_kind, or_(*(column == resource_id for column in columns))
+            yield user_kind, or_(*(_needs(user_kind.model, column, resource_id) for column in columns))
+
+
+def _needs(
+    model: type[ResourceRow] | type[UploadRow], column: ColumnElement[str], resource_id: str
+) -> ColumnElement[bool]:
+    """The condition that a row refers to the resource and still needs it.
+
+    A reference that deletion may null is what a job begins from: it is needed until the job has ended.
+    """
+    refers = column == resource_id
+    if not _may_be_nulled(column) or not issubclass(model, ResourceRow):
+        return refers
+    ends = [state for state in JobState if state.is_terminal]
+    goes_on = select(JobRow.id).where(JobRow.id == model.job_id, JobRow.state.not_in(ends))
+    return and_(refers, goes_on.exists())
+
+
+def _may_be_nulled(column: ColumnElement[str]) -> bool:
+    return any(key.ondelete == "SET NULL" for key in column.foreign_keys)
 
 
 def _references(model: type[Base], target: type[Base]) -> list[ColumnElement[str]]:

@@ -100,14 +100,14 @@ class JobQueue:
         with self._database.session() as session:
             return [as_job(row) for row in session.scalars(query)]
 
-    def have_ended(self, kind: JobKind, resource_ids: Collection[str]) -> set[str]:
-        """Those of the resources whose job has ended; one that this database does not know has not."""
+    def have_ended(self, kind: JobKind, resource_ids: Collection[str]) -> dict[str, JobState]:
+        """How the job of each of the resources has ended; one that this database does not know has not."""
         ends = [state for state in JobState if state.is_terminal]
-        query = select(JobRow.resource_id).where(
+        query = select(JobRow.resource_id, JobRow.state).where(
             JobRow.kind == kind, JobRow.resource_id.in_(resource_ids), JobRow.state.in_(ends)
         )
         with self._database.session() as session:
-            return set(session.scalars(query))
+            return {resource_id: JobState(state) for resource_id, state in session.execute(query)}
 
     def claim(self, worker: str, *, lease_s: float, kinds: Collection[JobKind] | None = None) -> Lease | None:
         """The oldest job that can start, now leased to `worker`; None when there is none."""

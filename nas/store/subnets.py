@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from nas.architecture import Architecture
 from nas.errors import NotFoundError
 from nas.job import JobKind
-from nas.store.artifacts import Artifact as Artifact  # so that bundles' files are named in one place
+from nas.store.artifacts import Artifact
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
 from nas.store.tables import ArtifactRow, SubnetRow, SupernetRow

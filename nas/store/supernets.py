@@ -10,10 +10,15 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from nas.errors import NotFoundError
 from nas.job import JobKind
+from nas.recipe import recipe_from_json
+from nas.store import uploads
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
-from nas.store.tables import DatasetRow, SupernetRow, TrainingPointRow
+from nas.store.tables import DatasetRow, JobRow, SupernetRow, TrainingPointRow
+from nas.weights_file import SUPERNET_FILE, WeightsDescription
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,16 @@ class TrainingPoint:
     elapsed_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """The weights that a training is to begin from: those of another supernet, or a file that was sent."""
+
+    supernet_id: str | None = None
+    upload_id: str | None = None
+    sha256: str | None
+    """Of the weights' file; None where only a worker can read it, which then sets it."""
+
+
 def create(
     session: Session,
     *,
@@ -43,8 +58,11 @@ def create(
     seed: int,
     num_workers: int,
     spec: dict[str, Any],
+    warm_start: WarmStart | None = None,
 ) -> WithJob[SupernetRow]:
     """A supernet to be trained; its job waits for the data set's import."""
+    if warm_start is not None:
+        _hold_source(session, warm_start)
     importing = hold(session, DatasetRow, dataset_id, noun="data set").job
     row = SupernetRow(
         id=new_id(Prefix.SUPERNET),
@@ -55,6 +73,9 @@ def create(
         recipe=recipe,
         seed=seed,
         num_workers=num_workers,
+        warm_start_supernet_id=warm_start and warm_start.supernet_id,
+        warm_start_upload_id=warm_start and warm_start.upload_id,
+        warm_start_sha256=warm_start and warm_start.sha256,
     )
     return create_resource(session, row, kind=JobKind.TRAIN, spec=spec, depends_on=importing.id)
 
@@ -92,6 +113,62 @@ def set_weights(
     session.flush()
 
 
+def set_warm_start_sha256(session: Session, supernet_id: str, sha256: str) -> None:
+    """Which weights the training began from, once a worker has read them."""
+    get_row(session, SupernetRow, supernet_id, noun="supernet").warm_start_sha256 = sha256
+    session.flush()
+
+
+def has_checkpoint(session: Session, found: WithJob[SupernetRow]) -> bool:
+    """Whether training came as far as its first checkpoint."""
+    return session.get_one(JobRow, found.job.id).landed > 0
+
+
+def describe_weights(session: Session, row: SupernetRow) -> WeightsDescription:
+    """What the supernet's weights are of, its training having begun."""
+    images = get_row(session, DatasetRow, row.dataset_id, noun="data set")
+    # Nothing is trained before its images are imported.
+    assert images.in_channels is not None
+    assert images.class_names is not None
+    assert images.fingerprint is not None
+    # A training of before recipes were resolved at creation may have been cancelled with its overrides alone.
+    recipe = recipe_from_json(row.recipe)
+    return WeightsDescription(
+        search_space=row.search_space,
+        # Rows do not tell; whoever loads the weights compares them with the space.
+        space_fingerprint=None,
+        in_channels=images.in_channels,
+        class_names=tuple(images.class_names),
+        kernel_transform=recipe.kernel_transform,
+        data_fingerprint=images.fingerprint,
+        recipe=recipe.name.value,
+    )
+
+
+def artifacts(session: Session, supernet_id: str, store: ArtifactStore) -> Sequence[Artifact]:
+    """The file of the final weights; none before training ends. Its SHA-256 names the checkpoint."""
+    row = get_row(session, SupernetRow, supernet_id, noun="supernet")
+    if row.weights_uri is None or row.checkpoint is None:
+        return []
+    weights = Artifact(
+        name=SUPERNET_FILE,
+        # Asked of the store, for rows of before this was a download tell only the rest.
+        size_bytes=store.size_bytes(row.weights_uri),
+        sha256=row.checkpoint,
+        media_type="application/octet-stream",
+        uri=row.weights_uri,
+    )
+    return [weights]
+
+
+def artifact(session: Session, supernet_id: str, name: str, store: ArtifactStore) -> Artifact:
+    """One file of the supernet."""
+    for found in artifacts(session, supernet_id, store):
+        if found.name == name:
+            return found
+    raise NotFoundError(f"supernet {supernet_id!r} has no artefact {name!r}; it has {SUPERNET_FILE!r}")
+
+
 def published_uris(session: Session, supernet_id: str) -> set[str]:
     """Where the weights' bytes lie; empty before training ends."""
     uri = get_row(session, SupernetRow, supernet_id, noun="supernet").weights_uri
@@ -111,3 +188,10 @@ def curve(session: Session, supernet_id: str) -> Sequence[TrainingPoint]:
     query = select(*columns).where(TrainingPointRow.supernet_id == supernet_id)
     rows = session.execute(query.order_by(TrainingPointRow.epoch)).mappings()
     return [TrainingPoint(**row) for row in rows]
+
+
+def _hold_source(session: Session, warm_start: WarmStart) -> None:
+    if warm_start.supernet_id is not None:
+        hold(session, SupernetRow, warm_start.supernet_id, noun="supernet")
+    if warm_start.upload_id is not None:
+        uploads.hold(session, warm_start.upload_id)

@@ -212,8 +212,20 @@ class SupernetRow(ResourceRow):
     calibration: Mapped[str | None]
     resume_departures: Mapped[list[str]] = mapped_column(server_default=text("'[]'::jsonb"))
     """What differed when the training went on after a stop; empty: bit for bit an undisturbed one."""
+    warm_start_supernet_id: Mapped[str | None] = mapped_column(
+        ForeignKey("supernets.id", ondelete="SET NULL"), index=True
+    )
+    """Whose weights the training began from: like all that may be nulled, needed until its job has ended."""
+    warm_start_upload_id: Mapped[str | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="SET NULL"), index=True
+    )
+    warm_start_sha256: Mapped[str | None]
+    """Of those weights' file. It stays when the source is deleted: it is part of what run this is."""
 
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        CheckConstraint("num_nonnulls(warm_start_supernet_id, warm_start_upload_id) <= 1", name="warm_start"),
+    )
 
 
 class TrainingPointRow(Base):

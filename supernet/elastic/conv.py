@@ -51,6 +51,15 @@ class ElasticConv(nn.Module):
                 weight = (weight.flatten(2) @ self.transforms[str(kernel)].T).view_as(weight)
         return weight
 
+    @torch.no_grad()
+    def write_weight(self, layer: LayerSpec, weight: Tensor) -> None:
+        """Make `weight` the one this layer uses: at the centre, with no transform on its way there."""
+        shared = self.weight[: layer.out_channels, : layer.in_channels // layer.groups]
+        _centre(shared, layer.kernel).copy_(weight)
+        for kernel, transform in self.transforms.items():
+            if int(kernel) >= layer.kernel:
+                transform.copy_(torch.eye(len(transform)))
+
     def bias_for(self, layer: LayerSpec) -> Tensor | None:
         """The bias this layer uses, shape (out_channels,)."""
         return None if self.bias is None else self.bias[: layer.out_channels]

@@ -24,6 +24,11 @@ class ElasticLinear(nn.Module):
         """The weight this layer uses, shape (out_channels, in_channels)."""
         return self.weight[: layer.out_channels, : layer.in_channels]
 
+    @torch.no_grad()
+    def write_weight(self, layer: LayerSpec, weight: Tensor) -> None:
+        """Make `weight` the one this layer uses."""
+        self.weight_for(layer).copy_(weight)
+
     def bias_for(self, layer: LayerSpec) -> Tensor:
         """The bias this layer uses, shape (out_channels,)."""
         return self.bias[: layer.out_channels]

@@ -14,10 +14,8 @@ from nas.costs.count import lowering_costs
 from nas.errors import ArtifactError
 from nas.layers import LayerSpec
 from nas.trial import Evaluation, Split, wilson_interval
+from nas.weights_file import CARD_SCHEMA
 from supernet.export.onnx_graph import INPUT_NAME, OUTPUT_NAME
-
-SCHEMA = 1
-"""Raised whenever a reader of an older card would misread a new one."""
 
 RESIZE_RULE = (
     "torch.nn.functional.interpolate(pixels as float32 from 0 to 255, size=(resolution_px, resolution_px), "
@@ -152,7 +150,7 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """The card as JSON values."""
         return {
-            "schema": SCHEMA,
+            "schema": CARD_SCHEMA,
             "architecture": {
                 "space": self.architecture.space,
                 "key": self.architecture.key,

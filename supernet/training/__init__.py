@@ -4,8 +4,9 @@ The way through: a `nas.recipe.Recipe` -> `build_stack` -> `Trainer`. `trainer.p
 and nothing else; a new method is a new strategy file and its entry in `nas/recipe.py` and `stack.py`.
 """
 
-from supernet.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from supernet.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from supernet.training.collective import Collective, SingleProcess, TorchCollective
+from supernet.training.formats import CheckpointError, NewerFormatError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import Stack, build_stack
 from supernet.training.state import TrainingState
@@ -15,6 +16,7 @@ __all__ = [
     "Batches",
     "CheckpointError",
     "Collective",
+    "NewerFormatError",
     "SingleProcess",
     "Stack",
     "StepStats",

@@ -18,10 +18,17 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from nas.errors import NasError
+from supernet.training.formats import (
+    FORMAT,
+    CheckpointError,
+    NewerFormatError,
+    StoredState,
+    check_format,
+    release,
+    upgrade,
+)
 from supernet.training.state import TrainingState
 
-FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _STRATEGIES_FILE = "strategies.safetensors"
@@ -29,37 +36,87 @@ _STATE_FILE = "state.json"
 _PREFIX = "step-"
 
 
-class CheckpointError(NasError, ValueError):
-    """A checkpoint that cannot be read, or that belongs to another run."""
-
-
 def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Path:
     """Writes `folder/step-<number>`, prunes all but the newest `keep`, and returns the new path.
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
-    the name is complete. Processes that write to one folder take turns.
+    the name is complete. Processes that write to one folder take turns. CheckpointError where it cannot be
+    written, on a full disk say: then the checkpoints before it are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(folder):
-        try:
-            return _save(state, folder, keep)
-        finally:
-            _delete_litter(folder)
+    try:
+        return _save(state, folder, keep)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {state.step} could not be written to {folder} ({_reason(error)}); make "
+            f"room there, then go on from {_last_words(folder)}"
+        ) from error
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the most steps, or None where there is none."""
-    return next(reversed(_checkpoints(folder)), None)
+    return next(reversed(checkpoints(folder)), None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint in the folder, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def newest_readable(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read, or None; the only one there is is not looked into.
+
+    One of a newer release counts: it is not for this one to call it damaged.
+    """
+    found = checkpoints(folder)
+    while len(found) > 1:
+        try:
+            load_checkpoint(found[-1])
+        except NewerFormatError:
+            break
+        except CheckpointError:
+            found.pop()
+        else:
+            break
+    return found[-1] if found else None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _hidden_name(path)
+    try:
+        _write_synced(temporary, content)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def load_checkpoint(path: Path) -> TrainingState:
-    """The state that `save_checkpoint` wrote; CheckpointError where it is damaged or of another format."""
+    """The state that `save_checkpoint` wrote, in this release or an older one.
+
+    CheckpointError where it is damaged; NewerFormatError where a newer release wrote it.
+    """
     try:
         return _read_files(path)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except NewerFormatError as error:
+        raise NewerFormatError(f"{path} is no checkpoint for this release: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} holds no readable checkpoint ({error}); delete it to go on from the one before it"
+            f"{path} holds no readable checkpoint ({_reason(error)}); "
+            "delete it to go on from the one before it"
         ) from error
+
+
+def _save(state: TrainingState, folder: Path, keep: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(folder):
+        _delete_litter(folder)
+        try:
+            return _write_then_rename(state, folder, keep)
+        finally:
+            _delete_litter(folder)
 
 
 @contextmanager
@@ -78,8 +135,7 @@ def _sole_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _save(state: TrainingState, folder: Path, keep: int) -> Path:
-    _delete_litter(folder)
+def _write_then_rename(state: TrainingState, folder: Path, keep: int) -> Path:
     target = folder / f"{_PREFIX}{state.step:010d}"
     temporary = _hidden_name(target)
     temporary.mkdir()
@@ -89,14 +145,25 @@ def _save(state: TrainingState, folder: Path, keep: int) -> Path:
         target.rename(_hidden_name(target))
     temporary.rename(target)
     _sync(folder)
-    for old in _checkpoints(folder)[:-keep]:
+    for old in checkpoints(folder)[:-keep]:
         old.rename(_hidden_name(old))
     return target
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob(f"{_PREFIX}*"))
+def _reason(error: Exception) -> str:
+    """What the system says, without the number that it gives to it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
+    return str(error) if not isinstance(error, KeyError) else f"state.json lacks {error}"
+
+
+def _last_words(folder: Path) -> str:
+    latest = latest_checkpoint(folder)
+    return (
+        "the beginning"
+        if latest is None
+        else f"step {int(latest.name.removeprefix(_PREFIX))}, which is intact"
+    )
 
 
 def _hidden_name(path: Path) -> Path:
@@ -119,6 +186,7 @@ def _write_files(state: TrainingState, folder: Path) -> None:
     }
     description = {
         "format": FORMAT,
+        "release": release(),
         "step": state.step,
         "identity": dict(state.identity),
         "environment": dict(state.environment),
@@ -133,19 +201,27 @@ def _write_files(state: TrainingState, folder: Path) -> None:
 
 
 def _read_files(path: Path) -> TrainingState:
-    description = json.loads((path / _STATE_FILE).read_bytes())
-    if description["format"] != FORMAT:
-        raise ValueError(f"its format is {description['format']}, this release reads {FORMAT}")
+    description = _read_description(path / _STATE_FILE)
+    # Before anything else is read: of a newer format nothing else is known.
+    check_format(description)
     tensors = {name: _read_tensors(path / name, sha256) for name, sha256 in description["sha256"].items()}
+    state = upgrade(StoredState(description=description, tensors=tensors))
     return TrainingState(
-        step=description["step"],
-        identity=description["identity"],
-        environment=description["environment"],
-        weights=tensors[WEIGHTS_FILE],
-        optimizer=tensors[_OPTIMIZER_FILE],
-        strategies=_join_tensors(description["strategies"], tensors[_STRATEGIES_FILE]),
-        departures=tuple(description.get("departures", ())),
+        step=state.description["step"],
+        identity=state.description["identity"],
+        environment=state.description["environment"],
+        weights=state.tensors[WEIGHTS_FILE],
+        optimizer=state.tensors[_OPTIMIZER_FILE],
+        strategies=_join_tensors(state.description["strategies"], state.tensors[_STRATEGIES_FILE]),
+        departures=tuple(state.description.get("departures", ())),
     )
+
+
+def _read_description(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.space import SearchSpace
 from supernet.training.collective import Collective
 
 _CPU_FACTS = ("model name", "cpu family", "model", "stepping")
@@ -51,12 +48,6 @@ class TrainingState:
     departures: tuple[str, ...] = ()
     """What differed in the environment each time the run went on, such as 'step 40: threads: 2 before,
     1 now'; empty for a run that is bit for bit the undisturbed one."""
-
-
-def space_fingerprint(space: SearchSpace) -> str:
-    """SHA-256 of the space's name and decisions."""
-    decisions = [asdict(decision) for decision in space.decisions]
-    return hashlib.sha256(json.dumps([space.name, decisions]).encode()).hexdigest()
 
 
 def environment_of(

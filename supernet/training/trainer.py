@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nas.errors import InvalidRequestError, NasError
 from supernet.network import Supernet
-from supernet.training.checkpoint import CheckpointError
 from supernet.training.collective import Collective, SingleProcess
 from supernet.training.distillation import BatchLoss
+from supernet.training.formats import CheckpointError
 from supernet.training.gradient import FlatGradients
 from supernet.training.optimizer import (
     build_optimizer,
@@ -24,7 +24,7 @@ from supernet.training.optimizer import (
 from supernet.training.paths import Role, Slot
 from supernet.training.rng import Stream, torch_seeded
 from supernet.training.stack import Stack, completed_record
-from supernet.training.state import TrainingState, differences, environment_of, space_fingerprint
+from supernet.training.state import TrainingState, differences, environment_of
 
 
 class TrainingDivergedError(NasError):
@@ -78,8 +78,10 @@ class Trainer:
         collective: Collective | None = None,
         data_id: str = "",
         rank_kinds: Sequence[str] = (),
+        warm_start: str | None = None,
     ) -> None:
-        """`data_id` names the images; a checkpoint made from others is refused.
+        """`data_id` names the images, `warm_start` the weights that the supernet was given, None where it was
+        given none; a checkpoint made from others is refused.
 
         `rank_kinds` is what `kinds_of_ranks` gave, to be recorded with the run.
         All ranks start from the weights of rank 0.
@@ -94,6 +96,7 @@ class Trainer:
         self._batches = batches
         self._collective = collective or SingleProcess()
         self._data_id = data_id
+        self._warm_start = warm_start
         self._device = next(supernet.parameters()).device
         _check_match(supernet, batches, stack)
         for parameter in supernet.parameters():
@@ -236,11 +239,12 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         return {
             "space": self.supernet.space.name,
-            "space_fingerprint": space_fingerprint(self.supernet.space),
+            "space_fingerprint": self.supernet.space.fingerprint,
             "num_classes": self.supernet.num_classes,
             "in_channels": self.supernet.in_channels,
             "steps_per_epoch": self._batches.steps_per_epoch,
             "data": self._data_id,
+            "warm_start": self._warm_start,
             "stack": self.stack.to_json(),
         }
 

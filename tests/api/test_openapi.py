@@ -169,10 +169,12 @@ def test_every_problem_that_the_code_raises_is_documented():
 OPERATIONS = """
 cancel_job change_dataset change_search change_subnet change_supernet create_dataset create_search
 create_subnet create_supernet create_upload delete_dataset delete_search delete_subnet delete_supernet
-delete_upload download_subnet_artifact get_dataset get_health get_job get_readiness get_search
+delete_upload download_subnet_artifact download_supernet_artifact
+get_dataset get_health get_job get_readiness get_search
 get_search_pareto get_search_space get_subnet get_supernet get_supernet_best get_supernet_curves
 get_supernet_frontier get_upload get_version list_datasets list_job_events list_jobs list_search_spaces
-list_search_trials list_searches list_subnet_artifacts list_subnets list_supernets list_uploads
+list_search_trials list_searches list_subnet_artifacts list_subnets
+list_supernet_artifacts list_supernets list_uploads
 """
 
 

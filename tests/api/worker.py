@@ -13,11 +13,10 @@ from nas.architecture import Architecture
 from nas.costs import costs
 from nas.job import JobKind, Progress
 from nas.store import datasets, evaluations, searches, subnets, supernets
-from nas.store.artifacts import ArtifactStore
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
 from nas.store.jobs import JobQueue
-from nas.store.subnets import Artifact
 from nas.store.supernets import TrainingPoint
 from nas.trial import Evaluation, Split
 from search_spaces import SPACES
@@ -88,8 +87,9 @@ class PlayedWorker:
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
             supernets.record_point(session, supernet_id, POINT)
+            stored = self._artifacts.put(f"supernets/{supernet_id}/a/supernet.safetensors", b"weights")
             supernets.set_weights(
-                session, supernet_id, checkpoint=CHECKPOINT, weights_uri="file:///w", calibration=CALIBRATION
+                session, supernet_id, checkpoint=CHECKPOINT, weights_uri=stored.uri, calibration=CALIBRATION
             )
 
     def search(self, architectures: Sequence[Architecture], num_correct: Sequence[int]) -> None:

@@ -3,7 +3,10 @@
 import fcntl
 import json
 import os
+import resource
+import signal
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -109,30 +112,76 @@ def test_an_interrupted_write_leaves_the_older_checkpoint_and_no_litter(tmp_path
     monkeypatch.setattr(
         "supernet.training.checkpoint._sync", lambda folder: (_ for _ in ()).throw(OSError(28))
     )
-    with pytest.raises(OSError, match="28"):
+    with pytest.raises(CheckpointError, match="step 1 could not be written"):
         save_checkpoint(trainer.state(), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path).step == 0
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "state", "format"])
-def test_a_damaged_checkpoint_says_so(tmp_path, damage):
+@contextmanager
+def room_for(num_bytes):
+    """Files of this process may grow no larger, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Else the kernel kills the process at the first byte too many.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_where_there_is_no_room_the_checkpoint_before_is_intact_and_the_error_says_so(tmp_path):
+    trainer = toy_trainer()
+    trainer.run(1)
+    path = save_checkpoint(trainer.state(), tmp_path)
+    trainer.run(1)
+    with room_for(10_000), pytest.raises(CheckpointError) as refused:
+        save_checkpoint(trainer.state(), tmp_path)
+    message = str(refused.value)
+    assert message.startswith("the checkpoint of step 2 could not be written")
+    assert "File too large" in message
+    assert message.endswith("make room there, then go on from step 1, which is intact")
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_checkpoint(path).step == 1
+    # And the run that met it can write as soon as there is room.
+    save_checkpoint(trainer.state(), tmp_path)
+    assert load_checkpoint(latest_checkpoint(tmp_path)).step == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "named"),
+    [
+        ("weights.safetensors", "truncate", "weights.safetensors are not those that were written"),
+        ("optimizer.safetensors", "flip", "optimizer.safetensors are not those that were written"),
+        ("strategies.safetensors", "delete", "No such file or directory: strategies.safetensors"),
+        ("state.json", "truncate", "state.json is no JSON"),
+        ("state.json", "delete", "No such file or directory: state.json"),
+    ],
+)
+def test_a_damaged_checkpoint_names_the_damaged_file(tmp_path, file, damage, named):
     path = save_checkpoint(toy_trainer().state(), tmp_path)
-    weights, state = path / "weights.safetensors", path / "state.json"
-    content = bytearray(weights.read_bytes())
+    content = bytearray((path / file).read_bytes())
     match damage:
         case "truncate":
-            weights.write_bytes(content[: len(content) // 2])
+            (path / file).write_bytes(content[: len(content) // 2])
         case "flip":
             content[-1] ^= 1
-            weights.write_bytes(content)
+            (path / file).write_bytes(content)
         case "delete":
-            weights.unlink()
-        case "state":
-            state.write_text("{")
-        case "format":
-            state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 99}))
-    with pytest.raises(CheckpointError, match=r"holds no readable checkpoint .* delete it"):
+            (path / file).unlink()
+    with pytest.raises(CheckpointError, match=rf"holds no readable checkpoint .*{named}.* delete it"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("left_out", ["step", "identity", "sha256", "strategies"])
+def test_a_description_that_lacks_something_names_it(tmp_path, left_out):
+    path = save_checkpoint(toy_trainer().state(), tmp_path)
+    description = json.loads((path / "state.json").read_text())
+    del description[left_out]
+    (path / "state.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=f"state.json lacks '{left_out}'"):
         load_checkpoint(path)
 
 

@@ -15,10 +15,11 @@ import ray
 import torch
 from sqlalchemy import make_url
 
-from nas.store import datasets, searches, subnets, supernets
+from nas.store import datasets, searches, subnets, supernets, uploads
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
+from nas.store.tables import UploadRow
 from search_spaces import SPACES
 from supernet.data import DataSource, SplitPlan
 from tests.conftest import administer
@@ -90,7 +91,7 @@ class Site:
                 spec={"source": source, "split": SPLIT},
             )
 
-    def add_supernet(self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE):
+    def add_supernet(self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE, warm_start=None, seed=7):
         with self.database.begin() as session:
             return supernets.create(
                 session,
@@ -99,10 +100,18 @@ class Site:
                 dataset_id=dataset_id,
                 search_space=SPACE.name,
                 recipe=recipe,
-                seed=7,
+                seed=seed,
                 num_workers=num_workers,
                 spec={},
+                warm_start=warm_start,
             )
+
+    def add_upload(self, content: bytes) -> UploadRow:
+        with self.database.begin() as session:
+            upload_id = uploads.begin(session)
+        stored = self.artifacts.put(uploads.key_of(upload_id), content)
+        with self.database.begin() as session:
+            return uploads.create(session, upload_id, display_name="sent", stored=stored)
 
     def add_search(
         self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, extends=None, **constraints

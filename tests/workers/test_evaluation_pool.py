@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ray
 
+from nas.weights_file import WeightsDescription
 from tests.workers.conftest import SPACE
 from workers.context import JobCancelledError
 from workers.evaluation_pool import RayEvaluator
@@ -17,6 +18,16 @@ DESCRIPTION = SupernetDescription(
     search_space=SPACE.name, num_classes=10, in_channels=1, kernel_transform=False
 )
 
+WEIGHTS = WeightsDescription(
+    search_space=SPACE.name,
+    space_fingerprint=SPACE.fingerprint,
+    in_channels=1,
+    class_names=tuple("0123456789"),
+    kernel_transform=False,
+    data_fingerprint="f" * 64,
+    recipe="bignas",
+)
+
 
 @pytest.fixture
 def open_pool(site, digits, local_ray):
@@ -24,7 +35,7 @@ def open_pool(site, digits, local_ray):
     pools = []
 
     def make(check):
-        stored = publish_weights(site.artifacts, "supernets/x/w", DESCRIPTION.build(), site.home)
+        stored = publish_weights(site.artifacts, "supernets/x/w", DESCRIPTION.build(), WEIGHTS)
         weights = b"".join(site.artifacts.open(stored.uri))
         pool = RayEvaluator(
             DESCRIPTION, weights, checkpoint=stored.sha256, data=digits, num_actors=1, check=check

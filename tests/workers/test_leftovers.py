@@ -10,9 +10,10 @@ from sqlalchemy import text
 
 from nas.job import JobKind, JobState
 from nas.store import supernets
-from nas.store.artifacts import ArtifactStore
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.deletion import SUPERNET, delete_resource
-from nas.store.subnets import Artifact
+from supernet.training import load_checkpoint, save_checkpoint
+from tests.training.checkpoint_fixture import tiny_trainer
 from tests.workers.conftest import SPACE, drained_when
 from workers.leftovers import Leftovers
 from workers.training_job import checkpoint_folder
@@ -143,20 +144,18 @@ def test_files_of_a_subnet_that_this_database_does_not_know_are_not_ours_to_remo
     assert site.artifacts.exists(stored.uri)
 
 
-@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
-def test_checkpoints_stay_while_the_training_may_go_on_and_go_with_its_end(site, supernet, leftovers, end):
-    folder = checkpoint_folder(site.home, supernet.row.id)
-    (folder / "step-0000000004").mkdir(parents=True)
+def train_a_little(folder):
+    """Two checkpoints of a run, what Ray keeps beside them, and the weights it began from."""
+    trainer = tiny_trainer()
+    for _ in range(2):
+        trainer.run(1)
+        save_checkpoint(trainer.state(), folder)
     (folder / "ray" / "TorchTrainer_x").mkdir(parents=True)
-    strange = checkpoint_folder(site.home, "sn_of_another")
-    strange.mkdir()
-    leftovers.remove()
-    assert (folder / "step-0000000004").is_dir()
-    claim(site, JobKind.TRAIN)
-    leftovers.remove()
-    lose(site)
-    leftovers.remove()
-    assert (folder / "step-0000000004").is_dir()
+    (folder / "start.safetensors").write_bytes(b"weights")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def end_training(site, supernet, end):
     lease = claim(site, JobKind.TRAIN)
     if end is JobState.CANCELLED:
         site.queue.request_cancel(supernet.job.id)
@@ -165,9 +164,47 @@ def test_checkpoints_stay_while_the_training_may_go_on_and_go_with_its_end(site,
     else:
         site.queue.succeed(lease)
     assert site.queue.get(supernet.job.id).state is end
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [
+        (JobState.SUCCEEDED, None),
+        (JobState.FAILED, ["step-0000000002"]),
+        (JobState.CANCELLED, ["step-0000000002"]),
+    ],
+)
+def test_checkpoints_stay_while_the_training_may_go_on_and_the_newest_of_one_that_did_not_succeed(
+    site, supernet, leftovers, end, kept
+):
+    folder = checkpoint_folder(site.home, supernet.row.id)
+    files = train_a_little(folder)
+    strange = checkpoint_folder(site.home, "sn_of_another")
+    strange.mkdir()
     leftovers.remove()
-    assert not folder.exists()
-    assert strange.is_dir()
+    claim(site, JobKind.TRAIN)
+    leftovers.remove()
+    lose(site)
+    leftovers.remove()
+    assert sorted(path.name for path in folder.iterdir()) == files
+    end_training(site, supernet, end)
+    for _ in range(2):
+        leftovers.remove()
+        assert strange.is_dir()
+        if kept is None:
+            assert not folder.exists()
+        else:
+            assert [path.name for path in folder.iterdir()] == kept
+            assert load_checkpoint(folder / kept[0]).step == 2
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_it_stays(site, supernet, leftovers):
+    folder = checkpoint_folder(site.home, supernet.row.id)
+    train_a_little(folder)
+    (folder / "step-0000000002" / "weights.safetensors").write_bytes(b"damaged")
+    end_training(site, supernet, JobState.FAILED)
+    leftovers.remove()
+    assert [path.name for path in folder.iterdir()] == ["step-0000000001"]
 
 
 def test_of_a_deleted_supernet_neither_weights_nor_checkpoints_stay(site, supernet, leftovers):

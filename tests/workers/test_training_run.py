@@ -12,6 +12,7 @@ import torch
 from nas.recipe import recipe_from_json
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
+from supernet.training.formats import NewerFormatError
 from tests.workers.conftest import RECIPE, SPACE
 from workers.context import WorkerDrainingError
 from workers.training import TrainingPlan, train
@@ -241,6 +242,16 @@ def test_a_damaged_newest_checkpoint_is_put_aside_for_the_one_before(half_done, 
     watcher = run(half_done)
     assert watcher.resumes == [(4, ())]
     assert_same_bits(final_state(half_done), left_alone[0])
+
+
+def test_a_checkpoint_of_a_newer_release_stops_the_run_and_stays(half_done):
+    """Put aside as if it were damaged, its steps would be lost to the release that wrote it."""
+    newest = latest_checkpoint(half_done.checkpoints)
+    description = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**description, "format": 99, "release": "9.0.0"}))
+    with pytest.raises(NewerFormatError, match=r"format 99, written by release 9\.0\.0"):
+        run(half_done)
+    assert latest_checkpoint(half_done.checkpoints) == newest
 
 
 def test_with_no_checkpoint_readable_it_begins_anew(half_done, left_alone):
