@@ -1,6 +1,7 @@
 """The law of sources: the same images are the same data set, whatever they are kept in."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,16 +14,23 @@ from containers import (
     write_zip,
 )
 
-from supernet.data import ImageSet
 from supernet.data.decode import ImageShape, decode_image
 from supernet.data.sources import DataSource, open_listing
 
 NAMES = ("cat", "dog", "eel", "fox")
 
 
+class Images(NamedTuple):
+    """What the containers are written from; shapes (n, c, h, w) and (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
 def three_hundred(channels):
     rng = np.random.default_rng(5)
-    return ImageSet(
+    return Images(
         images=rng.integers(0, 256, (300, channels, 12, 10), dtype=np.uint8),
         labels=rng.integers(0, len(NAMES), 300),
         class_names=NAMES,
