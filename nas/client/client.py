@@ -1,18 +1,31 @@
+# Made by `python -m nas.client.derive` from nas/client/asynchronous/client.py: change that one.
 """The client: one collection for each kind of resource."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from nas.client.events import Event, job_events
-from nas.client.resources import Dataset, Job, Point, Resource, Search, Subnet, Supernet
+from nas.client.event import Event
+from nas.client.events import job_events
+from nas.client.frontier import Frontier
+from nas.client.resources import (
+    Dataset,
+    Job,
+    Point,
+    Product,
+    Resource,
+    Search,
+    Subnet,
+    Supernet,
+)
 from nas.client.transport import Transport
 
 T = TypeVar("T", bound=Resource)
+ProductT = TypeVar("ProductT", bound=Product)
 
 
 class Client:
@@ -59,7 +72,8 @@ class Collection(Generic[T]):
 
     def list(self, **filters: Any) -> Iterator[T]:
         """Every resource, newest first, read page by page."""
-        return map(self._as_resource, self._transport.pages(self.path, filters))
+        for data in self._transport.pages(self.path, filters):
+            yield self._as_resource(data)
 
     def wait(
         self,
@@ -68,21 +82,41 @@ class Collection(Generic[T]):
         on_progress: Callable[[T], None] | None = None,
     ) -> T:
         """The resource once its job has succeeded; see `Resource.wait`."""
-        return self.get(resource_id).wait(timeout=timeout, on_progress=on_progress)
+        resource = self.get(resource_id)
+        return resource.wait(timeout=timeout, on_progress=on_progress)
 
     def _unread(self, resource_id: str) -> T:
         """Enough of the resource to ask for what lies below it, without a request of its own."""
         path = f"{self.path}/{quote(resource_id, safe='')}"
         return self._as_resource({"id": resource_id, "links": {"self": path}})
 
-    def _create(self, body: Mapping[str, Any]) -> T:
-        return self._as_resource(self._transport.create(self.path, body))
-
     def _as_resource(self, data: Any) -> T:
         return self.kind(data, self._transport)
 
 
-class Datasets(Collection[Dataset]):
+class Products(Collection[ProductT]):
+    """Resources that a request creates and a job makes."""
+
+    def create_from(self, body: Mapping[str, Any]) -> ProductT:
+        """Create one from a whole request body, as docs/openapi.json describes it; the service checks it."""
+        return self._as_resource(self._transport.create(self.path, body))
+
+    def update(
+        self,
+        resource_id: str,
+        *,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ProductT:
+        """See `Product.update`."""
+        return self._unread(resource_id).update(display_name=display_name, labels=labels)
+
+    def delete(self, resource_id: str) -> None:
+        """See `Product.delete`."""
+        self._unread(resource_id).delete()
+
+
+class Datasets(Products[Dataset]):
     """Images to train on."""
 
     path = "/v1/datasets"
@@ -97,7 +131,7 @@ class Datasets(Collection[Dataset]):
         labels: Mapping[str, str] | None = None,
     ) -> Dataset:
         """Register images, such as {"kind": "bundled", "name": "digits"}; a worker imports them."""
-        return self._create(
+        return self.create_from(
             {"source": source, "split": split, "display_name": display_name, "labels": labels}
         )
 
@@ -110,7 +144,8 @@ class SearchSpaces:
 
     def list(self) -> list[dict[str, Any]]:
         """Every search space."""
-        return list(self._transport.get("/v1/search-spaces")["items"])
+        answer = self._transport.get("/v1/search-spaces")
+        return list(answer["items"])
 
     def get(
         self, name: str, *, num_classes: int | None = None, in_channels: int | None = None
@@ -120,7 +155,7 @@ class SearchSpaces:
         return dict(self._transport.get(f"/v1/search-spaces/{quote(name, safe='')}", params))
 
 
-class Supernets(Collection[Supernet]):
+class Supernets(Products[Supernet]):
     """Weight-shared networks."""
 
     path = "/v1/supernets"
@@ -134,20 +169,25 @@ class Supernets(Collection[Supernet]):
         recipe: Mapping[str, Any] | None = None,
         seed: int | None = None,
         num_workers: int | None = None,
+        warm_start: Mapping[str, str] | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Supernet:
-        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default."""
+        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default.
+
+        `warm_start` names weights to begin with, such as {"supernet_id": "sn_…"}.
+        """
         body = {
             "dataset_id": dataset_id,
             "search_space": search_space,
             "recipe": recipe,
             "seed": seed,
             "num_workers": num_workers,
+            "warm_start": warm_start,
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def best(self, supernet_id: str, **bounds: float | str) -> Point:
         """See `Supernet.best`."""
@@ -155,7 +195,7 @@ class Supernets(Collection[Supernet]):
 
     def frontier(
         self, supernet_id: str, objectives: list[str] | None = None, **bounds: float | str
-    ) -> list[Point]:
+    ) -> Frontier[Point]:
         """See `Supernet.frontier`."""
         return self._unread(supernet_id).frontier(objectives, **bounds)
 
@@ -164,7 +204,7 @@ class Supernets(Collection[Supernet]):
         return self._unread(supernet_id).curves()
 
 
-class Searches(Collection[Search]):
+class Searches(Products[Search]):
     """Questions put to supernets."""
 
     path = "/v1/searches"
@@ -179,10 +219,14 @@ class Searches(Collection[Search]):
         objectives: list[str] | None = None,
         proposer: str | None = None,
         seed: int | None = None,
+        extends: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Search:
-        """Search a trained supernet under constraints such as {"max_macs": "60%"}."""
+        """Search a trained supernet under constraints such as {"max_macs": "60%"}.
+
+        `extends` names a finished search that this one goes on from.
+        """
         body = {
             "supernet_id": supernet_id,
             "num_trials": num_trials,
@@ -190,21 +234,22 @@ class Searches(Collection[Search]):
             "objectives": objectives,
             "proposer": proposer,
             "seed": seed,
+            "extends": extends,
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def trials(self, search_id: str) -> Iterator[Point]:
         """See `Search.trials`."""
         return self._unread(search_id).trials()
 
-    def pareto(self, search_id: str) -> list[Point]:
+    def pareto(self, search_id: str) -> Frontier[Point]:
         """See `Search.pareto`."""
         return self._unread(search_id).pareto()
 
 
-class Subnets(Collection[Subnet]):
+class Subnets(Products[Subnet]):
     """Networks taken out of supernets."""
 
     path = "/v1/subnets"
@@ -231,7 +276,7 @@ class Subnets(Collection[Subnet]):
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def artifacts(self, subnet_id: str) -> list[dict[str, Any]]:
         """See `Subnet.artifacts`."""
@@ -250,8 +295,9 @@ class Jobs(Collection[Job]):
 
     def cancel(self, job_id: str) -> Job:
         """Ask the job to stop; asking again changes nothing."""
-        return self.get(job_id).cancel()
+        job = self.get(job_id)
+        return job.cancel()
 
-    def events(self, job_id: str, after_id: int = 0) -> Iterator[Event]:
+    def events(self, job_id: str, after_id: int = 0) -> Generator[Event, None]:
         """The job's events as they happen, until it has ended."""
         return job_events(self._transport, job_id, after_id=after_id)
