@@ -12,13 +12,13 @@ from fastapi.concurrency import run_in_threadpool
 from api.hosts import LoopbackHostMiddleware
 from api.openapi import build_openapi
 from api.problems import install_problem_handlers
-from api.routes import datasets, frontiers, health, jobs, search_spaces, searches, subnets, supernets
+from api.routes import datasets, frontiers, health, jobs, search_spaces, searches, subnets, supernets, uploads
 from api.services import Services
 from api.settings import ApiSettings
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 
-_RESOURCES = (datasets, search_spaces, supernets, frontiers, searches, subnets, jobs)
+_RESOURCES = (uploads, datasets, search_spaces, supernets, frontiers, searches, subnets, jobs)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -48,7 +48,9 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(migrate, settings.database_url)
-        services = Services(Database(settings.database_url), ArtifactStore(settings.artifact_url))
+        services = Services(
+            Database(settings.database_url), ArtifactStore(settings.artifact_url), settings.max_upload_bytes
+        )
         app.state.services = services
         yield
         services.database.dispose()

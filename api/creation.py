@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.problems import ProblemError
-from api.schemas.common import JobResource
 from nas.errors import ConflictError, InvalidRequestError
 from nas.store import idempotency
 from nas.store.database import Database
@@ -22,7 +22,21 @@ from nas.store.idempotency import StoredResponse
 _OWNER = "local"
 """Whose keys they are; there is one owner as long as there are no API keys."""
 
-Make = Callable[[Session], JobResource]
+
+class Created(Protocol):
+    """A new resource as its answer shows it."""
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Where it is, among others."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """The answer's body."""
+        ...
+
+
+Make = Callable[[Session], Created]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class Services:
 
     database: Database
     artifacts: ArtifactStore
+    max_upload_bytes: int
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -21,6 +21,8 @@ class ApiSettings(BaseSettings):
     """The address to listen on; loopback only."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose."""
+    max_upload_bytes: int = Field(default=4 << 30, ge=1)
+    """The largest file that POST /v1/uploads takes; 4 GiB unless told otherwise."""
 
     @field_validator("host")
     @classmethod

@@ -23,6 +23,7 @@ from nas.client.resources import (
     Supernet,
 )
 from nas.client.transport import Transport
+from nas.client.uploads import Uploads
 
 T = TypeVar("T", bound=Resource)
 ProductT = TypeVar("ProductT", bound=Product)
@@ -33,6 +34,7 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 30.0) -> None:
         self._transport = Transport(url, key=key, timeout_s=timeout_s)
+        self.uploads = Uploads(self._transport)
         self.datasets = Datasets(self._transport)
         self.search_spaces = SearchSpaces(self._transport)
         self.supernets = Supernets(self._transport)

@@ -15,11 +15,12 @@ from pathlib import Path
 from tokenize import NAME, TokenInfo, generate_tokens
 
 FOLDER = Path(__file__).parent
-SOURCES = ("client", "download", "events", "resources", "transport")
+SOURCES = ("client", "download", "events", "resources", "transport", "uploads")
 
 _NAMES = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
     "aclose": "close",
     "aclosing": "closing",
     "aiter_lines": "iter_lines",

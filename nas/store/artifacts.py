@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 from urllib.parse import unquote
 
@@ -41,19 +42,16 @@ class ArtifactStore:
 
     def put(self, key: str, source: Path | bytes) -> StoredArtifact:
         """Store a file or bytes under `key`, such as `sub_…/model.onnx`; what was there is replaced."""
+        with self.writer(key) as writer:
+            for chunk in _source_chunks(source):
+                writer.write(chunk)
+            return writer.finish()
+
+    def writer(self, key: str) -> ArtifactWriter:
+        """Takes what is to be stored under `key` chunk by chunk, for bytes that come from outside."""
         path = self._path(key)
-        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        try:
-            size_bytes, sha256 = self._write(temporary, source)
-            self._fs.mv(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(temporary)
-            raise
-        if self._is_local:
-            _sync_folder(Path(path).parent)
-        return StoredArtifact(str(self._fs.unstrip_protocol(path)), size_bytes, sha256)
+        return ArtifactWriter(self._fs, path)
 
     def open(self, uri: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `offset` on, `length` of them or all, in chunks; ArtifactError if missing."""
@@ -92,10 +90,6 @@ class ArtifactStore:
         with suppress(FileNotFoundError):
             self._fs.rm(self._path(key), recursive=True)
 
-    @property
-    def _is_local(self) -> bool:
-        return isinstance(self._fs, LocalFileSystem)
-
     def _path(self, key: str) -> str:
         if not all(_PART.fullmatch(part) for part in key.split("/")):
             raise ArtifactError(
@@ -111,18 +105,58 @@ class ArtifactStore:
         # Checked again as a key: a URI from a database row must not climb out either.
         return self._path(path.removeprefix(f"{self._root}/"))
 
-    def _write(self, path: str, source: Path | bytes) -> tuple[int, str]:
-        digest = hashlib.sha256()
-        size_bytes = 0
-        with self._fs.open(path, "wb") as file:
-            for chunk in _source_chunks(source):
-                digest.update(chunk)
-                size_bytes += file.write(chunk)
+
+class ArtifactWriter:
+    """Bytes on their way into the store: they appear under their name with `finish`, whole, or never."""
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self._fs = fs
+        self._path = path
+        self._is_local = isinstance(fs, LocalFileSystem)
+        self._temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        self._digest = hashlib.sha256()
+        self._is_over = False
+        self.size_bytes = 0
+        """Written so far."""
+        self._file = fs.open(self._temporary, "wb")
+
+    def __enter__(self) -> ArtifactWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def write(self, chunk: bytes) -> None:
+        """Add a chunk."""
+        self._digest.update(chunk)
+        self.size_bytes += self._file.write(chunk)
+
+    def finish(self) -> StoredArtifact:
+        """The bytes under their name; what was there before is replaced."""
+        with self._file:
             if self._is_local:
                 # Else a power cut after the rename could leave the name with no bytes behind it.
-                file.flush()
-                os.fsync(file.fileno())
-        return size_bytes, digest.hexdigest()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        self._fs.mv(self._temporary, self._path)
+        self._is_over = True
+        if self._is_local:
+            _sync_folder(Path(self._path).parent)
+        return StoredArtifact(
+            str(self._fs.unstrip_protocol(self._path)), self.size_bytes, self._digest.hexdigest()
+        )
+
+    def discard(self) -> None:
+        """Leave nothing of what was written; nothing happens once it is finished."""
+        if self._is_over:
+            return
+        self._is_over = True
+        with suppress(OSError):
+            self._file.close()
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._temporary)
 
 
 def _source_chunks(source: Path | bytes) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ class Prefix(StrEnum):
     SUPERNET = "sn"
     SEARCH = "se"
     SUBNET = "sub"
+    UPLOAD = "up"
 
 
 def new_id(prefix: Prefix) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -142,12 +143,31 @@ class ResourceRow(Base):
     created_at: Mapped[Moment]
 
 
+class UploadRow(Base):
+    """Bytes that a client sent, whole. They lie in the artefact store."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    display_name: Mapped[str]
+    uri: Mapped[str]
+    size_bytes: Mapped[BigInt]
+    sha256: Mapped[str]
+    created_at: Mapped[Moment]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
 class DatasetRow(ResourceRow):
     """Labelled images. What the import finds in them is null until it has."""
 
     __tablename__ = "datasets"
 
     source: Mapped[dict[str, Any]]
+    upload_id: Mapped[str | None] = mapped_column(
+        ForeignKey("uploads.id"), Computed("(source ->> 'upload_id')", persisted=True), index=True
+    )
+    """Read out of the source, so that an upload cannot go while a data set comes of it."""
     fingerprint: Mapped[str | None]
     num_classes: Mapped[int | None]
     in_channels: Mapped[int | None]
@@ -261,7 +281,7 @@ class SearchRow(ResourceRow):
     num_trials: Mapped[int]
     proposer: Mapped[str]
     seed: Mapped[BigInt]
-    extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"))
+    extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"), index=True)
     known_evaluation_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     """The evaluations known at the start, frozen: a resumed search must see the very same."""
 
@@ -275,7 +295,7 @@ class TrialRow(Base):
 
     search_id: Mapped[str] = mapped_column(ForeignKey("searches.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    evaluation_id: Mapped[BigInt] = mapped_column(ForeignKey("evaluations.id"))
+    evaluation_id: Mapped[BigInt] = mapped_column(ForeignKey("evaluations.id"), index=True)
     round: Mapped[int]
     is_reused: Mapped[bool]
     created_at: Mapped[Moment]
@@ -293,8 +313,12 @@ class SubnetRow(ResourceRow):
     params: Mapped[BigInt]
     size_bytes: Mapped[BigInt]
     peak_activation_bytes: Mapped[BigInt]
-    evaluation_val_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), type_=BigInteger)
-    evaluation_test_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"), type_=BigInteger)
+    evaluation_val_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+    evaluation_test_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
     published_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "created_at", "id"),)
@@ -311,6 +335,16 @@ class ArtifactRow(Base):
     sha256: Mapped[str]
     media_type: Mapped[str]
     uri: Mapped[str]
+
+
+class DiscardedFolderRow(Base):
+    """A folder of the artefact store that no row wants any more, or that none may come to want."""
+
+    __tablename__ = "discarded_folders"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    """When it may be removed: at once, or when an upload that has not ended by then is given up."""
 
 
 class IdempotencyKeyRow(Base):

@@ -146,3 +146,14 @@ async def a_frontier_is_also_a_data_frame(client, worker, folder):
     assert list(frame["accuracy_val"]) == [point.accuracy for point in front]
     assert list(frame["macs"]) == [point.costs["macs"] for point in front]
     assert all(frame["accuracy_val_low"] < frame["accuracy_val_high"])
+
+
+async def a_file_is_sent_and_told_how_far_it_is(client, worker, folder):
+    path = folder / "pets.zip"
+    path.write_bytes(FILES["model.safetensors"])
+    told = []
+    upload = await client.uploads.create(path, on_progress=lambda *seen: told.append(seen))
+    assert (upload["display_name"], upload["size_bytes"]) == ("pets.zip", path.stat().st_size)
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert [found["id"] async for found in client.uploads.list()] == [upload["id"]]
+    assert await client.uploads.get(upload["id"]) == upload

@@ -20,6 +20,7 @@ from nas.client.asynchronous.resources import (
     AsyncSupernet,
 )
 from nas.client.asynchronous.transport import AsyncTransport
+from nas.client.asynchronous.uploads import AsyncUploads
 from nas.client.event import Event
 from nas.client.frontier import Frontier
 
@@ -32,6 +33,7 @@ class AsyncClient:
 
     def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 30.0) -> None:
         self._transport = AsyncTransport(url, key=key, timeout_s=timeout_s)
+        self.uploads = AsyncUploads(self._transport)
         self.datasets = AsyncDatasets(self._transport)
         self.search_spaces = AsyncSearchSpaces(self._transport)
         self.supernets = AsyncSupernets(self._transport)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,8 @@ from nas.client.messages import (
     retry_pauses_s,
 )
 
+_STORING_S = 600.0
+
 
 class AsyncTransport:
     """One service, one pool of connections. Shared freely by the threads or tasks of one program."""
@@ -42,6 +44,20 @@ class AsyncTransport:
         """The resource created; repeated with one key, so that it is created once."""
         headers = {"Idempotency-Key": uuid4().hex, "Content-Type": "application/json"}
         return parsed(await self._send("POST", path, content=encoded(body), headers=headers))
+
+    async def create_from_bytes(
+        self, path: str, content: AsyncIterable[bytes], *, num_bytes: int | None, params: Params
+    ) -> Any:
+        """As `create`, of bytes: `num_bytes` of them if that is known. Each try iterates `content` anew."""
+        headers = {"Idempotency-Key": uuid4().hex, "Content-Type": "application/octet-stream"}
+        if num_bytes is not None:
+            headers["Content-Length"] = str(num_bytes)
+        # After the last byte, the service brings them all to its disk.
+        timeout = httpx.Timeout(self._http.timeout.connect, read=_STORING_S)
+        answer = await self._send(
+            "POST", path, content=content, params=given(params), headers=headers, timeout=timeout
+        )
+        return parsed(answer)
 
     async def post(self, path: str) -> Any:
         """The answer to a POST that may be repeated."""
