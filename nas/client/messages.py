@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 import httpx
@@ -55,10 +56,27 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(given(body), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
+        offender = _offender(body, "") or f"the request ({error})"
         raise UnsendableRequestError(
-            f"the request cannot be written as JSON: {error}; "
-            "send texts, finite numbers, true, false, null, lists and mappings only"
+            f"{offender} cannot be written as JSON; send texts, finite numbers, true, false, null, lists and "
+            "mappings only"
         ) from error
+
+
+def _offender(value: Any, path: str) -> str | None:
+    """The first value within that JSON has not, and where it lies: 'split.val_fraction: nan'."""
+    if isinstance(value, Mapping):
+        members = [(f"{path}.{name}".lstrip("."), member) for name, member in value.items()]
+    elif isinstance(value, list | tuple):
+        members = [(f"{path}.{number}", member) for number, member in enumerate(value)]
+    else:
+        is_json = value is None or isinstance(value, str | int | float)
+        is_finite = not isinstance(value, float) or isfinite(value)
+        return None if is_json and is_finite else f"{path}: {value!r} ({type(value).__name__})"
+    try:
+        return next((found for name, member in members if (found := _offender(member, name))), None)
+    except RecursionError:
+        return f"{path}: a value that contains itself"
 
 
 def given(values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def dataset() -> None:
 
 
 @dataset.command("add")
-@click.argument("path", required=False, metavar="PATH")
+@click.argument("path", required=False, metavar="[PATH]")
 @click.option("--kind", type=click.Choice(KINDS), help="What lies at PATH, if it cannot be seen from here.")
 @click.option("--upload", is_flag=True, help="Send it: for a service that cannot read this machine's files.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave broken images out instead of refusing them all.")

@@ -12,6 +12,7 @@ from nas.client.errors import (
     InfeasibleConstraintsError,
     NoNetworkWithinBoundsError,
     RequestRefusedError,
+    UnsendableRequestError,
     WaitTimeoutError,
 )
 from nas.commands.text import printable
@@ -48,6 +49,7 @@ _STATUS: tuple[tuple[type[Exception], Exit], ...] = (
     (InfeasibleConstraintsError, Exit.INFEASIBLE),
     (NoNetworkWithinBoundsError, Exit.INFEASIBLE),
     (RequestRefusedError, Exit.USAGE),
+    (UnsendableRequestError, Exit.USAGE),
     (UsageError, Exit.USAGE),
 )
 

@@ -98,7 +98,7 @@ def with_body(command: Callable[..., int | None]) -> Callable[..., int | None]:
     @click.option(
         "-f",
         "--file",
-        "path",
+        "body_file",
         metavar="FILE",
         help="The request's body as YAML or JSON, - for stdin; other options override it.",
     )
@@ -114,13 +114,13 @@ def with_body(command: Callable[..., int | None]) -> Callable[..., int | None]:
     @wraps(command)
     def run(
         *args: Any,
-        path: str | None,
+        body_file: str | None,
         assignments: tuple[str, ...],
         name: str | None,
         labels: tuple[str, ...],
         **options: Any,
     ) -> int | None:
-        body = {} if path is None else read_body(path)
+        body = {} if body_file is None else read_body(body_file)
         for field, text in _pairs(assignments, "--set", "recipe.epochs=10"):
             put(body, field, parse_value(text))
         if name is not None:

@@ -45,7 +45,7 @@ def search() -> None:
 
 
 @search.command("create")
-@click.argument("supernet_id", type=ID, metavar="SUPERNET", required=False)
+@click.argument("supernet_id", type=ID, metavar="[SUPERNET]", required=False)
 @click.option("--trials", type=int, help="num_trials: distinct networks to measure.")
 @with_bounds
 @click.option(

@@ -39,8 +39,8 @@ def supernet() -> None:
 
 
 @supernet.command("train")
-@click.argument("dataset_id", type=ID, metavar="DATASET", required=False)
-@click.argument("search_space", type=ID, metavar="SPACE", required=False)
+@click.argument("dataset_id", type=ID, metavar="[DATASET]", required=False)
+@click.argument("search_space", type=ID, metavar="[SPACE]", required=False)
 @click.option("--recipe", metavar="NAME", help="The named recipe to begin with.")
 @click.option("--epochs", type=int, help="recipe.epochs; other fields of it with --set recipe.FIELD=VALUE.")
 @click.option("--batch-size", type=int, help="recipe.batch_size.")

@@ -69,7 +69,7 @@ def ray() -> Iterator[Check]:
     """The package, and the cluster where one is named."""
     yield _probe("ray", _RAY, lambda found: f"{found['version']} can be imported")[0]
     if address := os.environ.get("RAY_ADDRESS"):
-        yield _ray_cluster(address)
+        yield ray_cluster(address)
 
 
 def _torch_finding(found: dict[str, Any]) -> str:
@@ -109,7 +109,8 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 
-def _ray_cluster(address: str) -> Check:
+def ray_cluster(address: str) -> Check:
+    """Whether something listens at RAY_ADDRESS."""
     name = "ray cluster"
     if address in ("auto", "local"):
         return ok(name, f"RAY_ADDRESS={address}: found, or started, when a worker starts")

@@ -124,8 +124,16 @@ async def refusals_name_the_field(client, worker, folder):
         await client.searches.create(supernet.id, 5)
     with pytest.raises(ResourceNotFoundError):
         await client.searches.get("se_../../jobs")
-    with pytest.raises(UnsendableRequestError, match="JSON"):
-        await client.searches.create(supernet.id, 5, constraints={"max_macs": float("nan")})
+    itself: dict = {}
+    itself["again"] = itself
+    for value, told in (
+        (float("nan"), "nan"),
+        (b"5", "bytes"),
+        ([1, object], "max_macs.1"),
+        (itself, "itself"),
+    ):
+        with pytest.raises(UnsendableRequestError, match=told):
+            await client.searches.create(supernet.id, 5, constraints={"max_macs": value})
 
 
 async def what_no_network_keeps_is_told_as_infeasible(client, worker, folder):
