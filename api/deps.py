@@ -49,7 +49,7 @@ def get_creation(
         str | None,
         Header(
             description="A creating request repeated with the same key and body within 24 hours is answered "
-            "as it was the first time.",
+            "as it was the first time, also when the resource was deleted meanwhile.",
             pattern=r"^[\x21-\x7e]{1,255}$",
         ),
     ] = None,

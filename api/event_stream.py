@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.schemas.jobs import describe_event
 from api.services import Services
+from nas.errors import NotFoundError
 from nas.store.jobs import JobEvent
 
 POLL_S = 0.5
@@ -41,7 +42,11 @@ async def event_stream(services: Services, job_id: str, *, after_id: int) -> Asy
 
 def _poll(services: Services, job_id: str, after_id: int) -> tuple[Sequence[JobEvent], bool]:
     # The state first: what is read after the end holds every event there will be.
-    has_ended = services.queue.get(job_id).state.is_terminal
+    try:
+        has_ended = services.queue.get(job_id).state.is_terminal
+    except NotFoundError:
+        # Deleted with its resource while the stream was open, after its end.
+        return [], True
     events = services.queue.events(job_id, after_id=after_id, limit=_BATCH)
     return events, has_ended and len(events) < _BATCH
 

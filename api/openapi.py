@@ -9,9 +9,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from api.examples import add_examples
+from api.problem_types import describe_problem_types
 from api.problems import MEDIA_TYPE
+
+_DESCRIPTION = """Every call has an example that works as it stands, but for ids: one such as
+`sn_aaaaaaaaaaaaaaaa` stands for any of that prefix, and an `Idempotency-Key` is a new one each time.
+
+Lists come in pages of at most 200 items, newest first: `next_page_token` of one is `page_token` of the next.
+Every creating POST takes an `Idempotency-Key`, kept for 24 hours. Every error is a problem (RFC 9457) with a
+stable `type`; the schema `Problem` lists them."""
 
 
 class FieldError(BaseModel):
@@ -26,7 +35,7 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """Any error (RFC 9457). Some types have further members."""
 
-    type: str
+    type: str = Field(description=describe_problem_types())
     title: str
     status: int
     detail: str
@@ -40,10 +49,12 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title,
             version=app.version,
             summary=app.summary,
+            description=_DESCRIPTION,
             routes=app.routes,
             tags=app.openapi_tags,
         )
         _describe_problems(document)
+        add_examples(document)
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,7 @@ from nas.errors import (
     UnknownNameError,
 )
 from nas.store.database import DatabaseError
+from nas.store.deletion import ResourceInUseError
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _MAX_VALUE_CHARACTERS = 200
 _MAX_DETAIL_CHARACTERS = 1500
 """Room for a list of what is allowed, not for whatever was sent."""
 
-_NAS_PROBLEMS: Sequence[tuple[type[NasError], str, int]] = (
+NAS_PROBLEMS: Sequence[tuple[type[NasError], str, int]] = (
     (NotFoundError, "not-found", 404),
     (InvalidArchitectureError, "unknown-architecture", 422),
     (InvalidRequestError, "invalid-request", 422),
@@ -124,7 +126,12 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 
 
 async def _on_nas_error(request: Request, error: Exception) -> JSONResponse:
-    for kind, slug, status in _NAS_PROBLEMS:
+    if isinstance(error, ResourceInUseError):
+        used_by = [asdict(user) for user in error.used_by]
+        return problem_response(
+            "resource-in-use", 409, str(error), used_by=used_by, num_users=error.num_users
+        )
+    for kind, slug, status in NAS_PROBLEMS:
         if isinstance(error, kind):
             return problem_response(slug, status, str(error))
     return await _on_defect(request, error)

@@ -56,16 +56,20 @@ class SearchJob:
         with self._database.session() as session:
             row = searches.get(session, job.resource_id).row
             trained = describe_supernet(session, supernets.get(session, row.supernet_id).row)
+            inherited = _inherited(session, row, trained)
         region = _region(row, trained)
         loop_settings = _settings(row)
-        context.report("search", 0, row.num_trials)
-        recorder = _Recorder(job.id, row, trained, context)
+        loop = SearchLoop[Evaluation](
+            region=region,
+            settings=loop_settings,
+            proposer=make_proposer(region, loop_settings),
+            inherited=inherited,
+        )
+        context.report("search", 0, loop.num_trials)
+        recorder = _Recorder(job.id, row, trained, context, num_trials=loop.num_trials)
         recorder.recall(self._database)
         opened = self._open_evaluator(trained, context.check)
         try:
-            loop = SearchLoop(
-                region=region, settings=loop_settings, proposer=make_proposer(region, loop_settings)
-            )
             outcome = loop.run(partial(recorder.evaluate, opened.evaluator), on_round=recorder.on_round)
         finally:
             opened.close()
@@ -88,11 +92,20 @@ class _Recorded:
 class _Recorder:
     """What the search knows, by architecture key; each new evaluation is written the moment it comes."""
 
-    def __init__(self, job_id: str, row: SearchRow, trained: TrainedSupernet, context: JobContext) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        row: SearchRow,
+        trained: TrainedSupernet,
+        context: JobContext,
+        *,
+        num_trials: int,
+    ) -> None:
         self._job_id = job_id
         self._row = row
         self._trained = trained
         self._context = context
+        self._num_trials = num_trials
         self._known: dict[str, _Recorded] = {}
         self._frozen: frozenset[int] = frozenset()
         self._num_done = 0
@@ -154,7 +167,7 @@ class _Recorder:
         self._report()
 
     def _report(self) -> None:
-        self._context.report("search", self._num_done, self._row.num_trials)
+        self._context.report("search", self._num_done, self._num_trials)
 
 
 def _region(row: SearchRow, trained: TrainedSupernet) -> FeasibleRegion:
@@ -168,6 +181,15 @@ def _region(row: SearchRow, trained: TrainedSupernet) -> FeasibleRegion:
     if answer.verdict is Verdict.INFEASIBLE:
         raise InvalidRequestError(answer.reason)
     return region
+
+
+def _inherited(session: Session, row: SearchRow, trained: TrainedSupernet) -> list[Architecture]:
+    """The networks of the search that this one extends; its end is final, so every attempt reads the same."""
+    if row.extends is None:
+        return []
+    return [
+        trained.space.parse(found.evaluation.architecture) for found in searches.trials(session, row.extends)
+    ]
 
 
 def _settings(row: SearchRow) -> SearchSettings:

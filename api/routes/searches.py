@@ -7,18 +7,24 @@ from functools import partial
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
-from api.deps import CreationDep, IfNoneMatch, Name, SessionDep, SupernetFilter
+from api.deletions import delete
+from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
 from api.feasibility import refuse_infeasible
 from api.fronts import figures_of_rows, front
 from api.pages import PageDep, each
-from api.schemas.common import Page
+from api.problems import invalid_field
+from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import Trial, describe_trial
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, describe_search
 from api.strict import StrictRoute
 from api.trained import trained_supernet
+from nas.errors import InvalidRequestError
 from nas.search.settings import parse_objectives
 from nas.store import searches
+from nas.store.deletion import SEARCH
+from nas.store.resources import rename
+from nas.store.tables import SearchRow
 
 router = APIRouter(prefix="/searches", tags=["searches"], route_class=StrictRoute)
 
@@ -30,20 +36,23 @@ def create_search(body: SearchCreate, create: CreationDep) -> Response:
     """Search a trained supernet; constraints that no network can keep are refused."""
 
     def make(session: Session) -> Search:
-        supernet = trained_supernet(session, body.supernet_id)
-        bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
+        asked = _completed(session, body)
+        assert asked.supernet_id is not None
+        supernet = trained_supernet(session, asked.supernet_id)
+        bounds = supernet.parse_bounds(asked.constraints.fields(), prefix="constraints.")
         refuse_infeasible(supernet, bounds)
         found = searches.create(
             session,
-            display_name=body.display_name,
-            labels=body.labels,
-            supernet_id=body.supernet_id,
+            display_name=asked.display_name,
+            labels=asked.labels,
+            supernet_id=asked.supernet_id,
             constraints=bounds.to_fields(),
-            objectives=body.objectives,
-            num_trials=body.num_trials,
-            proposer=body.proposer,
-            seed=body.seed,
-            spec=body.spec(),
+            objectives=asked.objectives,
+            num_trials=asked.num_trials,
+            proposer=asked.proposer,
+            seed=asked.seed,
+            extends=asked.extends,
+            spec=asked.spec(),
         )
         return describe_search(found)
 
@@ -61,6 +70,22 @@ def list_searches(session: SessionDep, page: PageDep, supernet_id: SupernetFilte
 def get_search(search_id: Name, session: SessionDep) -> Search:
     """One search."""
     return describe_search(searches.get(session, search_id))
+
+
+@router.patch("/{search_id}", operation_id="change_search")
+def change_search(search_id: Name, body: ResourcePatch, services: ServicesDep) -> Search:
+    """Rename a search or label it anew, until its job has ended."""
+    with services.database.begin() as session:
+        rename(session, SearchRow, search_id, body.changes(), noun="search")
+        return get_search(search_id, session)
+
+
+@router.delete("/{search_id}", status_code=204, response_class=Response, operation_id="delete_search")
+def delete_search(search_id: Name, services: ServicesDep) -> Response:
+    """Delete a search that has ended, with its trials; what it measured stays known to its supernet.
+
+    Refused while another search extends it; `used_by` names it."""
+    return delete(services, SEARCH, search_id)
 
 
 @router.get("/{search_id}/trials", operation_id="list_search_trials")
@@ -89,3 +114,16 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         items=[describe_trial(trials[position]) for position in positions],
     )
     return tagged_json(frontier, if_none_match)
+
+
+def _completed(session: Session, body: SearchCreate) -> SearchCreate:
+    """The request whole; ProblemError where the search to extend is of another supernet."""
+    if body.extends is None:
+        return body
+    asked = body.completed(searches.get(session, body.extends).row)
+    assert asked.supernet_id is not None
+    try:
+        searches.check_extensible(session, body.extends, asked.supernet_id)
+    except InvalidRequestError as error:
+        raise invalid_field("extends", body.extends, str(error)) from error
+    return asked

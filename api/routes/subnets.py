@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from api.best import best_evaluation
-from api.deps import ArtifactsDep, CreationDep, Name, SessionDep, SupernetFilter
+from api.deletions import delete
+from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep, SupernetFilter
 from api.downloads import download
 from api.pages import PageDep
 from api.problems import ProblemError
-from api.schemas.common import Page
+from api.schemas.common import Page, ResourcePatch
 from api.schemas.subnets import Artifacts, Subnet, SubnetCreate, describe_artifact, describe_subnet
 from api.strict import StrictRoute
 from api.trained import TrainedSupernet, trained_supernet
@@ -23,7 +24,8 @@ from nas.costs import costs
 from nas.errors import NotFoundError
 from nas.job import JobState
 from nas.store import evaluations, searches, subnets
-from nas.store.resources import WithJob
+from nas.store.deletion import SUBNET
+from nas.store.resources import WithJob, rename
 from nas.store.tables import SubnetRow
 
 router = APIRouter(prefix="/subnets", tags=["subnets"], route_class=StrictRoute)
@@ -74,6 +76,20 @@ def list_subnets(session: SessionDep, page: PageDep, supernet_id: SupernetFilter
 def get_subnet(subnet_id: Name, session: SessionDep) -> Subnet:
     """One subnet."""
     return _described(session, [subnets.get(session, subnet_id)])[0]
+
+
+@router.patch("/{subnet_id}", operation_id="change_subnet")
+def change_subnet(subnet_id: Name, body: ResourcePatch, services: ServicesDep) -> Subnet:
+    """Rename a subnet or label it anew, until its job has ended."""
+    with services.database.begin() as session:
+        rename(session, SubnetRow, subnet_id, body.changes(), noun="subnet")
+        return get_subnet(subnet_id, session)
+
+
+@router.delete("/{subnet_id}", status_code=204, response_class=Response, operation_id="delete_subnet")
+def delete_subnet(subnet_id: Name, services: ServicesDep) -> Response:
+    """Delete a subnet that has ended, with the files of its bundle; its figures stay with the supernet."""
+    return delete(services, SUBNET, subnet_id)
 
 
 @router.get("/{subnet_id}/artifacts", operation_id="list_subnet_artifacts")

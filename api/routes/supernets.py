@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
-from api.deps import CreationDep, Name, SessionDep
+from api.deletions import delete
+from api.deps import CreationDep, Name, ServicesDep, SessionDep
 from api.pages import PageDep, each
 from api.problems import ProblemError, field_error, invalid_field
-from api.schemas.common import Page
+from api.schemas.common import Page, ResourcePatch
 from api.schemas.supernets import (
     Curves,
     Supernet,
@@ -26,6 +27,9 @@ from nas.fields import InvalidFieldError
 from nas.job import JobState
 from nas.recipe import Recipe
 from nas.store import datasets, supernets
+from nas.store.deletion import SUPERNET
+from nas.store.resources import rename
+from nas.store.tables import SupernetRow
 from search_spaces import SPACES
 
 router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRoute)
@@ -67,6 +71,22 @@ def get_supernet(supernet_id: Name, session: SessionDep) -> SupernetWithCurves:
     """One supernet, with its training curves."""
     found = supernets.get(session, supernet_id)
     return describe_supernet_with_curves(found, supernets.curve(session, supernet_id))
+
+
+@router.patch("/{supernet_id}", operation_id="change_supernet")
+def change_supernet(supernet_id: Name, body: ResourcePatch, services: ServicesDep) -> SupernetWithCurves:
+    """Rename a supernet or label it anew, until its job has ended."""
+    with services.database.begin() as session:
+        rename(session, SupernetRow, supernet_id, body.changes(), noun="supernet")
+        return get_supernet(supernet_id, session)
+
+
+@router.delete("/{supernet_id}", status_code=204, response_class=Response, operation_id="delete_supernet")
+def delete_supernet(supernet_id: Name, services: ServicesDep) -> Response:
+    """Delete a supernet that is trained no more, with its weights, curves and evaluations.
+
+    Refused while searches or subnets are of it; `used_by` names them."""
+    return delete(services, SUPERNET, supernet_id)
 
 
 @router.get("/{supernet_id}/curves", operation_id="get_supernet_curves")

@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from api.deletions import delete
 from api.deps import CreationDep, Name, ServicesDep, SessionDep
 from api.pages import PageDep, each
 from api.receiving import MEDIA_TYPES, read_announcement, receive
@@ -22,13 +23,16 @@ from api.schemas.uploads import Upload, UploadIdentity, describe_upload
 from api.services import Services
 from api.strict import StrictRoute
 from nas.store import uploads
+from nas.store.deletion import UPLOAD
 
 logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=StrictRoute)
 
-_BYTES = {"schema": {"type": "string", "format": "binary"}, "example": "the file's own bytes"}
-_REQUEST_BODY: dict[str, Any] = {"required": True, "content": dict.fromkeys(MEDIA_TYPES, _BYTES)}
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES},
+}
 
 
 def _storable(text: str) -> str:
@@ -90,6 +94,12 @@ def list_uploads(session: SessionDep, page: PageDep) -> Page[Upload]:
 def get_upload(upload_id: Name, session: SessionDep) -> Upload:
     """One upload."""
     return describe_upload(uploads.get(session, upload_id))
+
+
+@router.delete("/{upload_id}", status_code=204, response_class=Response, operation_id="delete_upload")
+def delete_upload(upload_id: Name, services: ServicesDep) -> Response:
+    """Delete an upload. Refused while data sets or supernets are made of it; `used_by` names them."""
+    return delete(services, UPLOAD, upload_id)
 
 
 @asynccontextmanager

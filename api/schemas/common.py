@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from nas.job import JobState
 from nas.job import Progress as JobProgress
@@ -41,6 +41,30 @@ class CreateRequest(RequestModel):
     def spec(self) -> dict[str, Any]:
         """What the job is to do: everything but the names, with defaults filled in."""
         return self.model_dump(mode="json", exclude={"display_name", "labels"}, exclude_none=True)
+
+
+class ResourcePatch(RequestModel):
+    """What of a resource can be changed while its job goes on. What is left out stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"display_name": "renamed", "labels": {"team": "vision"}}]}
+    )
+
+    # By a factory, so that the schema does not promise a default.
+    display_name: DisplayName = Field(default_factory=str, description="For people; need not be unique.")
+    labels: dict[LabelName, LabelValue] = Field(
+        default_factory=dict, max_length=64, description="All of them: those not given again are gone."
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ResourcePatch:
+        if not self.model_fields_set:
+            raise ValueError("nothing to change; give display_name or labels, or both")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """What was given."""
+        return self.model_dump(include=self.model_fields_set)
 
 
 class AnswerModel(BaseModel):

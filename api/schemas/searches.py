@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
@@ -28,19 +28,28 @@ class SearchCreate(CreateRequest):
                     "supernet_id": "sn_aaaaaaaaaaaaaaaa",
                     "constraints": {"max_macs": "50%"},
                     "num_trials": 60,
-                }
+                },
+                {"display_name": "sixty more", "extends": "se_aaaaaaaaaaaaaaaa", "num_trials": 60},
             ]
         }
     )
 
-    supernet_id: ResourceId
+    supernet_id: ResourceId | None = Field(default=None, description="Needed unless `extends` is given.")
+    extends: ResourceId | None = Field(
+        default=None,
+        description="A search that has ended, to go on from. Its trials that keep the constraints are this "
+        "search's first, marked `is_reused`, and are learned from in place of seeds; `num_trials` counts "
+        "those that come on top. `supernet_id`, `constraints` and `objectives` are its own unless given.",
+    )
     constraints: Constraints = Constraints()
     objectives: list[ObjectiveName] = Field(
         default=["accuracy", "macs"],
         max_length=8,
         description="Accuracy, which is raised, and costs, which are lowered.",
     )
-    num_trials: int = Field(ge=1, le=1_000_000, description="Distinct networks to measure.")
+    num_trials: int = Field(
+        ge=1, le=1_000_000, description="Distinct networks to measure; known ones are not measured again."
+    )
     proposer: Literal["nsga2", "tpe", "random"] = "nsga2"
     seed: Seed = 0
 
@@ -50,14 +59,32 @@ class SearchCreate(CreateRequest):
         parse_objectives(names)
         return names
 
+    @model_validator(mode="after")
+    def _names_a_supernet(self) -> SearchCreate:
+        if self.supernet_id is None and self.extends is None:
+            raise ValueError("give supernet_id, or extends with a search to go on from")
+        return self
+
+    def completed(self, earlier: SearchRow) -> SearchCreate:
+        """The request with what it leaves out taken from the search that it extends."""
+        own: dict[str, Any] = {}
+        if self.supernet_id is None:
+            own["supernet_id"] = earlier.supernet_id
+        if "constraints" not in self.model_fields_set:
+            own["constraints"] = Constraints(**earlier.constraints)
+        if "objectives" not in self.model_fields_set:
+            own["objectives"] = earlier.objectives
+        return self.model_copy(update=own)
+
 
 class Search(JobResource):
     """A question put to a supernet, and how far the answer is."""
 
     supernet_id: str
+    extends: str | None = Field(description="The search whose trials it goes on from.")
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     objectives: list[str]
-    num_trials: int
+    num_trials: int = Field(description="To measure, beside those taken over from the search it extends.")
     proposer: ProposerName
 
 
@@ -77,9 +104,12 @@ def describe_search(found: WithJob[SearchRow]) -> Search:
     row = found.row
     shape: dict[str, Any] = job_shape(found, "searches", more=("trials", "pareto"))
     shape["links"]["supernet"] = f"/v1/supernets/{row.supernet_id}"
+    if row.extends is not None:
+        shape["links"]["extends"] = f"/v1/searches/{row.extends}"
     return Search(
         **shape,
         supernet_id=row.supernet_id,
+        extends=row.extends,
         constraints=row.constraints,
         objectives=row.objectives,
         num_trials=row.num_trials,

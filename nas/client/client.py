@@ -214,29 +214,29 @@ class Searches(Products[Search]):
 
     def create(
         self,
-        supernet_id: str,
-        num_trials: int,
+        supernet_id: str | None = None,
+        num_trials: int | None = None,
         *,
+        extends: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
         objectives: list[str] | None = None,
         proposer: str | None = None,
         seed: int | None = None,
-        extends: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Search:
         """Search a trained supernet under constraints such as {"max_macs": "60%"}.
 
-        `extends` names a finished search that this one goes on from.
+        With `extends`, go on from a search that has ended: what is left out is taken from it.
         """
         body = {
             "supernet_id": supernet_id,
             "num_trials": num_trials,
+            "extends": extends,
             "constraints": constraints,
             "objectives": objectives,
             "proposer": proposer,
             "seed": seed,
-            "extends": extends,
             "display_name": display_name,
             "labels": labels,
         }

@@ -15,7 +15,6 @@ from nas.client.errors import DownloadError, ServiceUnavailableError
 from nas.client.messages import retry_pauses_s
 from nas.client.transport import Transport
 
-_CHUNK_BYTES = 1 << 20
 _SILENCE_S = 60.0
 
 
@@ -67,8 +66,9 @@ def _append(transport: Transport, artifact: Mapping[str, Any], part: Path, num_h
     with transport.stream(path, headers, read_timeout_s=_SILENCE_S) as response:
         is_rest = response.status_code == httpx.codes.PARTIAL_CONTENT
         with part.open("ab" if is_rest else "wb") as file:
-            # Written here and not in a thread: whoever is cancelled in between leaves whole chunks only.
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # As they come: a chunk of a fixed size would be lost, half full, when the connection is cut.
+            # And written here, not in a thread: whoever is cancelled in between leaves whole chunks only.
+            for chunk in response.iter_raw():
                 file.write(chunk)
 
 

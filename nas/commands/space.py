@@ -12,11 +12,18 @@ from nas.commands.session import Columns, Session, with_session
 from nas.commands.text import count
 
 _LONG = 1e12
+_FEW = 3
 
 
 def _num_networks(space: Mapping[str, Any]) -> str:
     number = float(space["num_networks"])
     return f"{number:.1e}" if number >= _LONG else count(number)
+
+
+def _resolutions(space: Mapping[str, Any]) -> str:
+    sides = space["resolutions_px"]
+    few = ", ".join(map(str, sides))
+    return few if len(sides) <= _FEW else f"{min(sides)} to {max(sides)}"
 
 
 def _range(space: Mapping[str, Any], name: str) -> str:
@@ -27,7 +34,7 @@ def _range(space: Mapping[str, Any], name: str) -> str:
 _COLUMNS: Columns = {
     "NAME": lambda space: space["name"],
     "NETWORKS": _num_networks,
-    "RESOLUTIONS_PX": lambda space: ", ".join(map(str, space["resolutions_px"])),
+    "RESOLUTIONS_PX": _resolutions,
     "MACS": lambda space: _range(space, "macs"),
     "PARAMS": lambda space: _range(space, "params"),
 }

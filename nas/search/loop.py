@@ -47,15 +47,33 @@ class Proposer(Protocol):
 
 
 class SearchLoop(Generic[MeasurementT]):
-    """One search: seeds first, then rounds from the proposer until the budget is spent."""
+    """One search: what it extends or seeds first, then rounds from the proposer until the budget is spent."""
 
-    def __init__(self, *, region: FeasibleRegion, settings: SearchSettings, proposer: Proposer) -> None:
+    def __init__(
+        self,
+        *,
+        region: FeasibleRegion,
+        settings: SearchSettings,
+        proposer: Proposer,
+        inherited: Sequence[Architecture] = (),
+    ) -> None:
+        """`inherited` are another search's networks, which count as trials but not against the budget.
+
+        Those that keep the bounds make the first round, in place of seeds.
+        """
         _check_objectives(settings, region)
+        self._inherited = dict.fromkeys(network for network in inherited if region.contains(network))
+        self._num_trials = settings.num_trials + len(self._inherited)
         self._region = region
         self._settings = settings
         self._proposer = proposer
         self._trials: list[SearchTrial[MeasurementT]] = []
         self._cost_names = tuple(dict.fromkeys((*settings.cost_objectives, *region.bounds.names)))
+
+    @property
+    def num_trials(self) -> int:
+        """Trials there are to be at the end, inherited ones included."""
+        return self._num_trials
 
     def run(
         self,
@@ -69,7 +87,7 @@ class SearchLoop(Generic[MeasurementT]):
         What `evaluate` and `on_round` raise goes through: start anew with a new loop and proposer.
         """
         index = 0
-        while len(self._trials) < self._settings.num_trials:
+        while len(self._trials) < self._num_trials:
             if should_stop():
                 return self._outcome(StopReason.STOPPED)
             chosen = self._choose(index)
@@ -85,10 +103,12 @@ class SearchLoop(Generic[MeasurementT]):
         """Networks of the next round, distinct, feasible and never measured before."""
         # A generator of its own for each round: what one round draws does not shift the next.
         rng = np.random.default_rng((self._settings.seed, index))
+        if index == 0 and self._inherited:
+            return dict.fromkeys(self._inherited, Origin.INHERITED)
         if index == 0:
             seeds = stratified_seeds(self._region, self._settings.num_seeds, rng)
             return dict.fromkeys(seeds, Origin.SEED)
-        left = self._settings.num_trials - len(self._trials)
+        left = self._num_trials - len(self._trials)
         choice = _Choice(
             region=self._region,
             wanted=min(self._settings.round_size, left),

@@ -23,6 +23,8 @@ MeasurementT = TypeVar("MeasurementT", bound=Measurement)
 class Origin(StrEnum):
     """Why a network was tried."""
 
+    INHERITED = "inherited"
+    """A trial of the search that this one extends."""
     SEED = "seed"
     """Of the stratified first round."""
     PROPOSED = "proposed"

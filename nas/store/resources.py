@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.orm import Session
 
-from nas.errors import NotFoundError
-from nas.job import Job, JobKind
+from nas.errors import ConflictError, NotFoundError
+from nas.job import Job, JobKind, JobState
+from nas.store.job_rows import lock
 from nas.store.jobs import JobQueue, as_job
 from nas.store.tables import JobRow, ResourceRow
 
@@ -61,6 +62,35 @@ def get_row(session: Session, model: type[R], resource_id: str, *, noun: str) ->
     if row is None:
         raise NotFoundError(f"no {noun} {resource_id!r}")
     return row
+
+
+def hold(session: Session, model: type[R], resource_id: str, *, noun: str) -> WithJob[R]:
+    """The resource and its job, neither of which can be deleted until the transaction ends.
+
+    For what is about to refer to it: else it could go between the look and the reference.
+    """
+    found = get_resource(session, model, resource_id, noun=noun)
+    # The job first, as deletion does: two that lock in another order could wait for each other for ever.
+    for held, row_id in ((JobRow, found.job.id), (model, resource_id)):
+        query = select(held.id).where(held.id == row_id).with_for_update(read=True, key_share=True)
+        if session.scalar(query) is None:
+            raise NotFoundError(f"no {noun} {resource_id!r}")
+    return found
+
+
+def rename(
+    session: Session, model: type[R], resource_id: str, changes: Mapping[str, Any], *, noun: str
+) -> None:
+    """Set `display_name` or `labels`, or both; ConflictError once the job has ended: the end is final."""
+    found = get_resource(session, model, resource_id, noun=noun)
+    # Under lock, so that the job does not end meanwhile.
+    state = JobState(lock(session, found.job.id).state)
+    if state.is_terminal:
+        raise ConflictError(f"{noun} {resource_id} has {state}, and is final; names are given before the end")
+    for name in ("display_name", "labels"):
+        if name in changes:
+            setattr(found.row, name, changes[name])
+    session.flush()
 
 
 def list_resources(

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
-from nas.store import supernets
 from nas.store.ids import Prefix, new_id
-from nas.store.resources import Cursor, WithJob, create_resource, get_resource, list_resources
-from nas.store.tables import EvaluationRow, SearchRow, TrialRow
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
+from nas.store.tables import EvaluationRow, SearchRow, SupernetRow, TrialRow
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ def create(
     extends: str | None = None,
 ) -> WithJob[SearchRow]:
     """A search to be run; its job waits for the supernet's training."""
-    training = supernets.get(session, supernet_id).job
+    training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     if extends is not None:
-        _check_extensible(get(session, extends), supernet_id)
+        check_extensible(session, extends, supernet_id)
     row = SearchRow(
         id=new_id(Prefix.SEARCH),
         display_name=display_name,
@@ -109,7 +108,9 @@ def trials(
     return [TrialWithEvaluation(trial, evaluation) for trial, evaluation in session.execute(query)]
 
 
-def _check_extensible(earlier: WithJob[SearchRow], supernet_id: str) -> None:
+def check_extensible(session: Session, search_id: str, supernet_id: str) -> None:
+    """Hold a search that may be extended; InvalidRequestError or ConflictError for one that may not."""
+    earlier = hold(session, SearchRow, search_id, noun="search")
     if earlier.row.supernet_id != supernet_id:
         raise InvalidRequestError(
             f"search {earlier.row.id} is of supernet {earlier.row.supernet_id}, not {supernet_id}; "

@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session
 from nas.architecture import Architecture
 from nas.errors import NotFoundError
 from nas.job import JobKind
-from nas.store import supernets
 from nas.store.ids import Prefix, new_id
-from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
-from nas.store.tables import ArtifactRow, SubnetRow
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
+from nas.store.tables import ArtifactRow, SubnetRow, SupernetRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ def create(
     spec: dict[str, Any],
 ) -> WithJob[SubnetRow]:
     """A subnet to be specialised; its job waits for the supernet's training."""
-    training = supernets.get(session, supernet_id).job
+    training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     row = SubnetRow(
         id=new_id(Prefix.SUBNET),
         display_name=display_name,

@@ -11,10 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from nas.job import JobKind
-from nas.store import datasets
 from nas.store.ids import Prefix, new_id
-from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
-from nas.store.tables import SupernetRow, TrainingPointRow
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
+from nas.store.tables import DatasetRow, SupernetRow, TrainingPointRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def create(
     spec: dict[str, Any],
 ) -> WithJob[SupernetRow]:
     """A supernet to be trained; its job waits for the data set's import."""
-    importing = datasets.get(session, dataset_id).job
+    importing = hold(session, DatasetRow, dataset_id, noun="data set").job
     row = SupernetRow(
         id=new_id(Prefix.SUPERNET),
         display_name=display_name,

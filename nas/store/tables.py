@@ -271,7 +271,11 @@ class EvaluationRow(Base):
 
 
 class SearchRow(ResourceRow):
-    """A question put to a supernet: objectives, constraints, and how many trials to spend."""
+    """A question put to a supernet: objectives, constraints, and how many trials to spend.
+
+    One that extends another begins with those trials of the other that keep its constraints; they are not
+    among the `num_trials`.
+    """
 
     __tablename__ = "searches"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import httpx
 import pytest
 
 from nas.client import Client, DownloadError, NotReadyError
@@ -103,27 +102,6 @@ def test_a_cut_download_goes_on_where_it_ended(subnet, tmp_path):
     subnet.download(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == BYTES
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
-
-
-def test_a_connection_that_breaks_again_and_again_still_delivers(subnet, tmp_path, monkeypatch):
-    """Every answer is cut after 200,000 bytes."""
-    whole = httpx.Response.iter_raw
-    cuts = []
-
-    def cut(response, chunk_size=None):
-        if chunk_size is None:
-            yield from whole(response)
-            return
-        for chunk in whole(response, 200_000):
-            yield chunk
-            cuts.append(len(chunk))
-            raise httpx.ReadError("cut")
-
-    monkeypatch.setattr(httpx.Response, "iter_raw", cut)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    subnet.download(tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == BYTES
-    assert len(cuts) >= 7
 
 
 def test_changed_bytes_are_not_kept(subnet, tmp_path):

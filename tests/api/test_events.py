@@ -61,6 +61,7 @@ def test_events_come_as_pages_when_json_is_asked_for(client, http, worker):
 
 
 def test_a_quiet_stream_is_kept_alive_by_comments(client, http, monkeypatch):
+    assert api.event_stream.COMMENT_EVERY_S == 15
     monkeypatch.setattr(api.event_stream, "COMMENT_EVERY_S", 0.1)
     monkeypatch.setattr(api.event_stream, "POLL_S", 0.05)
     dataset = client.datasets.create(DIGITS)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from http import HTTPStatus
 from pathlib import Path
+from uuid import uuid4
+
+import httpx
 
 from api.app import create_app
+from api.examples import WITHOUT_EXAMPLE
 from api.openapi import build_openapi, render
+from api.problem_types import PROBLEM_TYPES
+from api.problems import NAS_PROBLEMS
 from api.settings import ApiSettings
 from tests.api.conftest import DIGITS
 
@@ -37,29 +46,146 @@ def test_every_operation_has_a_name_of_its_own_and_tells_its_errors():
         assert "422" not in operation["responses"]
 
 
-def test_every_body_has_examples_that_work_as_they_stand(http, search):
-    """Ids alone are replaced, since nobody can know them beforehand."""
-    ids = {
-        "dataset_id": http.post("/v1/datasets", json={"source": DIGITS}).json()["id"],
-        "supernet_id": search["supernet_id"],
-        "search_id": search.id,
+PREFIXED_ID = re.compile(r"([a-z]+)_a{16}")
+
+
+class Examples:
+    """The document's examples as requests; what an id stands for is made, or looked up, for each."""
+
+    def __init__(self, http, finished: dict[str, str]) -> None:
+        self._http = http
+        self._finished = finished
+
+    def send(self, path: str, method: str, operation: dict) -> list[httpx.Response]:
+        """One answer for each example body, or one where there is no body."""
+        content = operation.get("requestBody", {}).get("content", {})
+        bodies = [
+            (media_type, example)
+            for media_type, described in content.items()
+            for example in (
+                [item["value"] for item in described["examples"].values()]
+                if "examples" in described
+                else [described["example"]]
+            )
+        ]
+        return [self._send_one(path, method, operation, *body) for body in bodies or [(None, None)]]
+
+    def _send_one(self, path, method, operation, media_type, example):
+        ids = self._ids(path, method)
+        located = {"path": {}, "query": {}, "header": {}}
+        for parameter in operation.get("parameters", []):
+            if parameter["name"] not in WITHOUT_EXAMPLE:
+                located[parameter["in"]][parameter["name"]] = self._own(parameter["example"], ids)
+        headers = {name: str(value) for name, value in located["header"].items()}
+        body = self._own(example, ids)
+        if media_type is not None:
+            headers["Content-Type"] = media_type
+        if "idempotency-key" in headers:
+            # One key with two examples would be refused, and rightly.
+            headers["idempotency-key"] = uuid4().hex
+        content = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body)
+        url = path.format(**located["path"])
+        return self._http.request(method, url, params=located["query"], headers=headers, content=content)
+
+    def _own(self, value, ids):
+        """The value with every id that stands for any replaced by one of ours."""
+        if isinstance(value, dict):
+            return {name: self._own(item, ids) for name, item in value.items()}
+        if isinstance(value, str) and (match := PREFIXED_ID.fullmatch(value)):
+            return ids[match[1]]
+        return value
+
+    def _ids(self, path: str, method: str) -> dict[str, str]:
+        """Finished resources; to be changed or cancelled, one that waits; to be deleted, an unused one."""
+        waits = method == "patch" or path.endswith("/cancel")
+        if not waits and method != "delete":
+            return self._finished
+        made = self._make(path.split("/")[2])
+        if method == "delete" and "job_id" in made:
+            self._http.post(f"/v1/jobs/{made['job_id']}/cancel").raise_for_status()
+        ids = {made["id"].partition("_")[0]: made["id"]}
+        return {**self._finished, **ids, "job": made.get("job_id", "")}
+
+    def _make(self, collection: str) -> dict:
+        if collection == "uploads":
+            headers = {"Content-Type": "application/zip"}
+            return self._http.post("/v1/uploads", content=b"x", headers=headers).json()
+        finished = self._finished
+        bodies = {
+            "datasets": {"source": DIGITS},
+            "supernets": {"dataset_id": finished["ds"], "search_space": "micro_8"},
+            "searches": {"supernet_id": finished["sn"], "num_trials": 1},
+            "subnets": {"search_id": finished["se"], "trial_number": 0},
+        }
+        collection = "datasets" if collection == "jobs" else collection
+        return self._http.post(f"/v1/{collection}", json=bodies[collection]).json()
+
+
+def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search):
+    """Ids alone are replaced, since nobody can know them beforehand, and the key is a new one each time."""
+    supernet = http.get(f"/v1/supernets/{subnet['supernet_id']}").json()
+    upload = http.post("/v1/uploads", content=b"x", headers={"Content-Type": "application/zip"}).json()
+    finished = {
+        "ds": supernet["dataset_id"],
+        "sn": supernet["id"],
+        "se": search.id,
+        "sub": subnet.id,
+        "job": subnet.job_id,
+        "up": upload["id"],
     }
-    found = document()
-    num_examples = 0
-    for path, methods in found["paths"].items():
-        if "requestBody" not in methods.get("post", {}):
-            continue
-        content = methods["post"]["requestBody"]["content"]
-        if "application/json" not in content:
-            continue
-        schema = content["application/json"]["schema"]
-        model = found["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-        for example in model["examples"]:
-            body = {name: ids.get(name, value) for name, value in example.items()}
-            response = http.post(path, json=body)
-            assert response.status_code == 201, response.text
-            num_examples += 1
-    assert num_examples == 5
+    examples = Examples(http, finished)
+    committed = json.loads(COMMITTED.read_text())
+    num_sent = 0
+    for path, operations in committed["paths"].items():
+        for method, operation in operations.items():
+            (success,) = [status for status in operation["responses"] if status in ("200", "201", "204")]
+            for response in examples.send(path, method, operation):
+                assert response.status_code == int(success), (path, method, response.text)
+                num_sent += 1
+    assert num_sent >= sum(map(len, committed["paths"].values()))
+
+
+def test_every_problem_that_the_code_raises_is_documented():
+    """Found in the source: the type of each problem made there."""
+    used = {slug for _, slug, _ in NAS_PROBLEMS}
+    # Those that the framework raises on its own.
+    used |= {HTTPStatus(status).phrase.lower().replace(" ", "-") for status in (400, 404, 405)}
+    for file in (COMMITTED.parents[1] / "api").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            if getattr(node.func, "id", "") in ("ProblemError", "problem_response"):
+                used |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+            used |= {
+                keyword.value.value
+                for keyword in node.keywords
+                if keyword.arg == "slug" and isinstance(keyword.value, ast.Constant)
+            }
+    assert used == set(PROBLEM_TYPES)
+    described = document()["components"]["schemas"]["Problem"]["properties"]["type"]["description"]
+    assert all(f"`/problems/{slug}`" in described for slug in used)
+
+
+OPERATIONS = """
+cancel_job change_dataset change_search change_subnet change_supernet create_dataset create_search
+create_subnet create_supernet create_upload delete_dataset delete_search delete_subnet delete_supernet
+delete_upload download_subnet_artifact get_dataset get_health get_job get_readiness get_search
+get_search_pareto get_search_space get_subnet get_supernet get_supernet_best get_supernet_curves
+get_supernet_frontier get_upload get_version list_datasets list_job_events list_jobs list_search_spaces
+list_search_trials list_searches list_subnet_artifacts list_subnets list_supernets list_uploads
+"""
+
+
+def test_operations_keep_their_names():
+    """Generated clients are written against them: one may be added, none may go or change."""
+    assert {operation["operationId"] for operation in operations()} >= {*OPERATIONS.split()}
+
+
+def test_every_list_tells_its_largest_page():
+    for path, methods in document()["paths"].items():
+        for parameter in methods.get("get", {}).get("parameters", []):
+            if parameter["name"] == "page_size":
+                assert parameter["schema"]["maximum"] == 200, path
 
 
 def test_every_figure_says_what_it_is():

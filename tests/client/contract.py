@@ -165,3 +165,17 @@ async def a_file_is_sent_and_told_how_far_it_is(client, worker, folder):
     assert told[-1] == (path.stat().st_size, path.stat().st_size)
     assert [found["id"] async for found in client.uploads.list()] == [upload["id"]]
     assert await client.uploads.get(upload["id"]) == upload
+
+
+async def names_change_until_the_end_and_deletion_comes_after_it(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS, display_name="before")
+    renamed = await dataset.update(display_name="after", labels={"team": "vision"})
+    assert (renamed["display_name"], renamed["labels"]) == ("after", {"team": "vision"})
+    with pytest.raises(StateConflictError):
+        await dataset.delete()
+    await dataset.cancel()
+    with pytest.raises(StateConflictError):
+        await client.datasets.update(dataset.id, display_name="too late")
+    await client.datasets.delete(dataset.id)
+    with pytest.raises(ResourceNotFoundError):
+        await dataset.refresh()

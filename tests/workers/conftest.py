@@ -104,7 +104,9 @@ class Site:
                 spec={},
             )
 
-    def add_search(self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, **constraints):
+    def add_search(
+        self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, extends=None, **constraints
+    ):
         with self.database.begin() as session:
             return searches.create(
                 session,
@@ -117,6 +119,7 @@ class Site:
                 proposer="nsga2",
                 seed=seed,
                 spec={},
+                extends=extends,
             )
 
     def add_subnet(self, supernet_id: str, architecture):

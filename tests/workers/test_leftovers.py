@@ -8,6 +8,7 @@ from sqlalchemy import text
 from nas.job import JobKind, JobState
 from nas.store import supernets
 from nas.store.artifacts import ArtifactStore
+from nas.store.deletion import SUPERNET, delete_resource
 from nas.store.subnets import Artifact
 from tests.workers.conftest import SPACE, drained_when
 from workers.leftovers import Leftovers
@@ -164,6 +165,24 @@ def test_checkpoints_stay_while_the_training_may_go_on_and_go_with_its_end(site,
     leftovers.remove()
     assert not folder.exists()
     assert strange.is_dir()
+
+
+def test_of_a_deleted_supernet_neither_weights_nor_checkpoints_stay(site, supernet, leftovers):
+    folder, strange = (checkpoint_folder(site.home, name) for name in (supernet.row.id, "sn_of_another"))
+    (folder / "step-0000000004").mkdir(parents=True)
+    strange.mkdir()
+    site.queue.fail(claim(site, JobKind.TRAIN), "diverged")
+    weights = put(site, supernet, "supernets", "only", "weights.safetensors")
+    with site.database.begin() as session:
+        delete_resource(session, SUPERNET, supernet.row.id)
+    # No job is left to say that the training has ended.
+    leftovers.remove()
+    assert not folder.exists()
+    assert not site.artifacts.exists(weights.uri)
+    assert strange.is_dir()
+    late = put(site, supernet, "supernets", "late", "weights.safetensors")
+    leftovers.remove()
+    assert not site.artifacts.exists(late.uri)
 
 
 def test_a_worker_with_nothing_to_do_tidies_up(site, supernet):

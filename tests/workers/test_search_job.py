@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 from nas.costs import costs
 from nas.errors import LeaseLostError
 from nas.job import JobKind, JobState
+from nas.pareto import pareto_front
 from nas.store import datasets, searches, supernets
 from nas.store.tables import EvaluationRow
 from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, measurement
@@ -114,6 +115,11 @@ def measured_keys(site, supernet_id: str) -> list[str]:
     query = select(EvaluationRow.architecture_key).where(EvaluationRow.supernet_id == supernet_id)
     with site.database.session() as session:
         return list(session.scalars(query.order_by(EvaluationRow.id)))
+
+
+def macs_of(site, search) -> list[int]:
+    with site.database.session() as session:
+        return [item.evaluation.macs for item in searches.trials(session, search.row.id)]
 
 
 def last_frontier(site, job_id: str) -> list[int]:
@@ -245,6 +251,76 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
     run_search(site, search.job.id, idle)
     assert idle.measured == []
     assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
+
+
+def extended(site, supernet_id: str, *, num_trials: int = 4, **fields):
+    """A search that has ended, and one that extends it."""
+    earlier = site.add_search(supernet_id, num_trials=8)
+    run_search(site, earlier.job.id, Table())
+    return earlier, site.add_search(supernet_id, num_trials=num_trials, extends=earlier.row.id, **fields)
+
+
+def test_an_extending_search_takes_the_trials_over_and_adds_its_own(site, supernet_id):
+    earlier, later = extended(site, supernet_id)
+    table = Table()
+    run_search(site, later.job.id, table)
+    before, after = trials_of(site, earlier.row.id), trials_of(site, later.row.id)
+    assert [trial[3:] for trial in after[:8]] == [trial[3:] for trial in before]
+    assert [trial[0] for trial in after] == list(range(12))
+    assert [trial[2] for trial in after] == [True] * 8 + [False] * 4
+    # Of the new ones each is measured once, and none of the old ones again.
+    assert [trial[3] for trial in after[8:]] == table.measured
+    assert len({trial[3] for trial in after}) == 12
+    assert site.event_payloads(later.job.id, "search_ended")[0]["num_trials"] == 12
+    # Its frontier is that of both.
+    figures = [(NUM_VAL - trial[4], macs) for trial, macs in zip(after, macs_of(site, later), strict=True)]
+    frontier = {*pareto_front(figures).tolist()}
+    assert {*last_frontier(site, later.job.id)} == frontier
+    assert frontier & {*range(8)}
+    assert trials_of(site, earlier.row.id) == before
+
+
+def test_an_extending_search_takes_only_over_what_keeps_its_own_bounds(site, supernet_id):
+    earlier, later = extended(site, supernet_id, max_macs="30%")
+    run_search(site, later.job.id, Table())
+    bound = 0.3 * costs(SPACE, SPACE.largest(), num_classes=10, in_channels=1)["macs"]
+    with site.database.session() as session:
+        before = [t.evaluation for t in searches.trials(session, earlier.row.id)]
+        after = [t.evaluation for t in searches.trials(session, later.row.id)]
+    kept = [evaluation.id for evaluation in before if evaluation.macs <= bound]
+    assert 0 < len(kept) < len(before)
+    assert [evaluation.id for evaluation in after[: len(kept)]] == kept
+    assert len(after) == len(kept) + 4
+    assert all(evaluation.macs <= bound for evaluation in after)
+
+
+def test_where_nothing_is_taken_over_an_extending_search_begins_with_seeds(site, supernet_id):
+    earlier = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    site.queue.request_cancel(earlier.job.id)
+    later = site.add_search(supernet_id, num_trials=NUM_TRIALS, extends=earlier.row.id)
+    plain = site.add_search(supernet_id, num_trials=NUM_TRIALS)
+    for search in (later, plain):
+        run_search(site, search.job.id, Table())
+    trials, expected = trials_of(site, later.row.id), trials_of(site, plain.row.id)
+    assert [trial[3:] for trial in trials] == [trial[3:] for trial in expected]
+
+
+@pytest.mark.parametrize("num_measured", [0, 1, 3])
+def test_a_killed_extending_search_run_again_gives_the_trials_of_one_left_alone(
+    site, add_trained, num_measured
+):
+    def die(num_done):
+        if num_done == num_measured:
+            raise Killed
+
+    _, disturbed = extended(site, add_trained())
+    with pytest.raises(Killed):
+        run_search(site, disturbed.job.id, Table(die))
+    run_search(site, disturbed.job.id, Table())
+    _, left_alone = extended(site, add_trained())
+    run_search(site, left_alone.job.id, Table())
+    assert trials_of(site, disturbed.row.id) == trials_of(site, left_alone.row.id)
+    assert last_frontier(site, disturbed.job.id) == last_frontier(site, left_alone.job.id)
 
 
 def test_every_trial_keeps_the_bounds(site, supernet_id):

@@ -1,0 +1,184 @@
+"""What may be deleted, and what goes with it: the rules for every kind of resource.
+
+A resource goes once its job has ended and no other resource refers to it. Its job with its events goes too,
+and so do the rows that are nothing without it. Evaluations belong to the supernet, whichever search or
+subnet made them. Bytes go after the commit, by the note that it leaves (see `discards`).
+
+Locks are taken on the job first, then on the resource, here as in `resources.hold`: what is about to refer
+to a resource and what is about to delete it wait for each other, and one of them finds the other's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy import ColumnElement, delete, func, or_, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from nas.errors import ConflictError, NotFoundError
+from nas.job import JobState
+from nas.store import discards
+from nas.store.job_rows import lock
+from nas.store.tables import (
+    ArtifactRow,
+    Base,
+    DatasetRow,
+    EvaluationRow,
+    JobEventRow,
+    JobRow,
+    ResourceRow,
+    SearchRow,
+    SubnetRow,
+    SupernetRow,
+    TrainingPointRow,
+    TrialRow,
+    UploadRow,
+)
+
+MAX_LISTED = 100
+"""As many users are named when a deletion is refused; all are counted."""
+
+_LONGEST_S = 600
+"""A supernet may have a million evaluations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceKind:
+    """One kind of resource: its names, its table, and what is a part of it."""
+
+    name: str
+    """As answers name the kind."""
+    noun: str
+    """As messages do."""
+    collection: str
+    """Its place in paths, and in the artefact store."""
+    model: type[ResourceRow] | type[UploadRow]
+    parts: tuple[type[Base], ...] = ()
+    """Tables whose rows are nothing without it, in the order in which they can go."""
+
+
+DATASET = ResourceKind(name="dataset", noun="data set", collection="datasets", model=DatasetRow)
+SUPERNET = ResourceKind(
+    name="supernet",
+    noun="supernet",
+    collection="supernets",
+    model=SupernetRow,
+    parts=(EvaluationRow, TrainingPointRow),
+)
+SEARCH = ResourceKind(name="search", noun="search", collection="searches", model=SearchRow, parts=(TrialRow,))
+SUBNET = ResourceKind(
+    name="subnet", noun="subnet", collection="subnets", model=SubnetRow, parts=(ArtifactRow,)
+)
+UPLOAD = ResourceKind(name="upload", noun="upload", collection="uploads", model=UploadRow)
+
+KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, UPLOAD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A resource that refers to another."""
+
+    kind: str
+    id: str
+    display_name: str
+
+
+class ResourceInUseError(ConflictError):
+    """Other resources refer to it; `used_by` holds the first of them, `num_users` counts them all."""
+
+    def __init__(self, message: str, *, used_by: Sequence[User], num_users: int) -> None:
+        super().__init__(message)
+        self.used_by = tuple(used_by)
+        self.num_users = num_users
+
+
+def delete_resource(session: Session, kind: ResourceKind, resource_id: str) -> None:
+    """Delete the resource and what goes with it; its bytes once the transaction commits.
+
+    NotFoundError if it does not exist, ConflictError while its job goes on, ResourceInUseError where another
+    resource refers to it.
+    """
+    session.execute(text(f"SET LOCAL statement_timeout = '{_LONGEST_S}s'"))
+    row = session.get(kind.model, resource_id)
+    if row is None:
+        raise NotFoundError(f"no {kind.noun} {resource_id!r}")
+    job_id = row.job_id if isinstance(row, ResourceRow) else None
+    if job_id is not None:
+        _check_ended(lock(session, job_id), kind, resource_id)
+    if session.get(kind.model, resource_id, with_for_update=True, populate_existing=True) is None:
+        raise NotFoundError(f"no {kind.noun} {resource_id!r}")
+    _check_unused(session, kind, resource_id)
+    discards.discard(session, folder_of(kind, resource_id))
+    try:
+        _delete_rows(session, kind, resource_id, job_id)
+    except IntegrityError as error:
+        if not isinstance(error.orig, ForeignKeyViolation):
+            raise
+        # A table that the rules above do not know: refusing is right whatever it means.
+        message = f"{kind.noun} {resource_id} is in use: {error.orig.diag.message_detail}"
+        raise ResourceInUseError(message, used_by=(), num_users=1) from error
+
+
+def folder_of(kind: ResourceKind, resource_id: str) -> str:
+    """Where the resource's bytes lie in the artefact store, if it has any."""
+    return f"{kind.collection}/{resource_id}"
+
+
+def _check_ended(job: JobRow, kind: ResourceKind, resource_id: str) -> None:
+    state = JobState(job.state)
+    if not state.is_terminal:
+        raise ConflictError(
+            f"{kind.noun} {resource_id} is {state}; cancel its job or wait for its end, then delete it"
+        )
+
+
+def _check_unused(session: Session, kind: ResourceKind, resource_id: str) -> None:
+    users, num_users = [], 0
+    for user_kind, refers in _users(kind, resource_id):
+        model = user_kind.model
+        num_users += session.execute(select(func.count()).select_from(model).where(refers)).scalar_one()
+        found = select(model.id, model.display_name).where(refers).order_by(model.created_at, model.id)
+        users += [
+            User(kind=user_kind.name, id=user_id, display_name=name)
+            for user_id, name in session.execute(found.limit(MAX_LISTED))
+        ]
+    if users:
+        listed = ", ".join(user.id for user in users[:3]) + (", …" if num_users > 3 else "")
+        raise ResourceInUseError(
+            f"{kind.noun} {resource_id} is used by {num_users} others: {listed}; delete them first",
+            used_by=users[:MAX_LISTED],
+            num_users=num_users,
+        )
+
+
+def _users(kind: ResourceKind, resource_id: str) -> Iterator[tuple[ResourceKind, ColumnElement[bool]]]:
+    """The kinds that can refer to the resource, each with the condition that a row of it does.
+
+    Read off the tables' foreign keys: a column added to refer to a resource protects it without a word here.
+    """
+    for user_kind in KINDS:
+        columns = _references(user_kind.model, kind.model)
+        if columns:
+            yield user_kind, or_(*(column == resource_id for column in columns))
+
+
+def _references(model: type[Base], target: type[Base]) -> list[ColumnElement[str]]:
+    return [column for column in model.__table__.columns if column.references(target.__table__.c.id)]
+
+
+def _delete_rows(session: Session, kind: ResourceKind, resource_id: str, job_id: str | None) -> None:
+    for part in kind.parts:
+        (owner,) = _references(part, kind.model)
+        session.execute(delete(part).where(owner == resource_id), execution_options=_UNSYNCHRONISED)
+    session.execute(delete(kind.model).where(kind.model.id == resource_id), execution_options=_UNSYNCHRONISED)
+    if job_id is not None:
+        for model, column in ((JobEventRow, JobEventRow.job_id), (JobRow, JobRow.id)):
+            session.execute(delete(model).where(column == job_id), execution_options=_UNSYNCHRONISED)
+    session.expire_all()
+
+
+_UNSYNCHRONISED = {"synchronize_session": False}
+"""Nothing is read again in this session, and matching a million rows in memory would take minutes."""
