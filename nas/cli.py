@@ -1,79 +1,73 @@
-"""The `nas` command."""
+"""The `nas` command: runs one command, and says in one or few lines what went wrong."""
 
 from __future__ import annotations
 
-import argparse
-import os
+import io
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from nas.errors import NasError
-from nas.serve import ServeSettings, serve
+import click
 
-OK, FAILED = 0, 1
+from nas.commands.best import best
+from nas.commands.dataset import dataset
+from nas.commands.doctor import doctor
+from nas.commands.exits import Exit, told
+from nas.commands.job import job
+from nas.commands.search import search
+from nas.commands.serve import serve
+from nas.commands.space import space
+from nas.commands.subnet import subnet
+from nas.commands.supernet import supernet
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 no network keeps the constraints, 124 timed out, "
+    "130 interrupted.",
+)
+def commands() -> None:
+    """Neural architecture search as a service."""
+
+
+for _command in (serve, dataset, supernet, search, best, subnet, job, space, doctor):
+    commands.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    parsed = _parser().parse_args(arguments)
+    """Run one command; the exit status, as `nas.commands.exits.Exit` lists them."""
+    _never_fail_to_print()
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _serve(parsed)
-    except NasError as error:
-        print(f"nas: {error}", file=sys.stderr)
-        return FAILED
+        _check_texts(given)
+        status = commands.main(args=given, prog_name="nas", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except Exception as error:
+        # Whatever it is, its user gets a sentence; a defect of ours says where it is.
+        message, exit_status = told(error)
+        click.echo(message, err=True)
+        return exit_status
+    return status if isinstance(status, int) else Exit.OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nas", description="Neural architecture search as a service.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser(
-        "serve", help="run the service on this machine: database, API and worker, until Ctrl-C"
-    )
-    command.add_argument(
-        "--home",
-        type=Path,
-        default=_default_home(),
-        help="folder of the service's data (default: %(default)s)",
-    )
-    command.add_argument("--port", type=_port, help="port on 127.0.0.1 (default: 8080, or a free one)")
-    command.add_argument("--demo", action="store_true", help="also run the demo on scikit-learn's digits")
-    command.add_argument("--exit", action="store_true", help="end when the demo has ended")
-    return parser
+def _never_fail_to_print() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter shows a question mark.
+            stream.reconfigure(errors="replace")
 
 
-def _default_home() -> Path:
-    if given := os.environ.get("NAS_HOME"):
-        return Path(given)
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "nas"
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose a number from 1 to 65535")
-    return int(text)
-
-
-def _serve(parsed: argparse.Namespace) -> int:
-    if parsed.exit and not parsed.demo:
-        raise NasError("--exit says what to do after the demo; add --demo")
-    settings = ServeSettings(
-        home=parsed.home,
-        port=parsed.port,
-        database_url=os.environ.get("NAS_DATABASE_URL"),
-        artifact_url=os.environ.get("NAS_ARTIFACT_URL"),
-    )
-    if not parsed.demo:
-        return serve(settings, _say)
-    # Needs numpy and onnxruntime, which a machine that only serves may lack.
-    from nas.demo import Demo
-
-    return serve(settings, _say, Demo(_say, settings.home, ends_service=parsed.exit))
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _check_texts(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(
+                f"the argument {argument!r} is not valid UTF-8, and cannot be sent; rename it"
+            ) from None
 
 
 if __name__ == "__main__":

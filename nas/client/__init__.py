@@ -1,5 +1,16 @@
-"""The Python client: `Client(url)`, its collections, and what they return and raise."""
+"""The Python client: `Client(url)` or `AsyncClient(url)`, what they return and what they raise."""
 
+from nas.client.asynchronous.client import AsyncClient
+from nas.client.asynchronous.resources import (
+    AsyncDataset,
+    AsyncJob,
+    AsyncPoint,
+    AsyncProduct,
+    AsyncResource,
+    AsyncSearch,
+    AsyncSubnet,
+    AsyncSupernet,
+)
 from nas.client.client import Client
 from nas.client.errors import (
     ApiError,
@@ -15,18 +26,30 @@ from nas.client.errors import (
     ServiceUnavailableError,
     StateConflictError,
     UnknownArchitectureError,
+    UnsendableRequestError,
     WaitTimeoutError,
 )
-from nas.client.events import Event
-from nas.client.resources import Dataset, Job, Point, Resource, Search, Subnet, Supernet
+from nas.client.event import Event
+from nas.client.frontier import Frontier
+from nas.client.resources import Dataset, Job, Point, Product, Resource, Search, Subnet, Supernet
 
 __all__ = [
     "ApiError",
+    "AsyncClient",
+    "AsyncDataset",
+    "AsyncJob",
+    "AsyncPoint",
+    "AsyncProduct",
+    "AsyncResource",
+    "AsyncSearch",
+    "AsyncSubnet",
+    "AsyncSupernet",
     "Client",
     "ClientError",
     "Dataset",
     "DownloadError",
     "Event",
+    "Frontier",
     "InfeasibleConstraintsError",
     "Job",
     "JobCancelledError",
@@ -34,6 +57,7 @@ __all__ = [
     "NoNetworkWithinBoundsError",
     "NotReadyError",
     "Point",
+    "Product",
     "RequestRefusedError",
     "Resource",
     "ResourceNotFoundError",
@@ -43,5 +67,6 @@ __all__ = [
     "Subnet",
     "Supernet",
     "UnknownArchitectureError",
+    "UnsendableRequestError",
     "WaitTimeoutError",
 ]

@@ -1,19 +1,32 @@
+# Made by `python -m nas.client.derive` from nas/client/asynchronous/client.py: change that one.
 """The client: one collection for each kind of resource."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from nas.client.events import Event, job_events
-from nas.client.resources import Dataset, Job, Point, Resource, Search, Subnet, Supernet
+from nas.client.event import Event
+from nas.client.events import job_events
+from nas.client.frontier import Frontier
+from nas.client.resources import (
+    Dataset,
+    Job,
+    Point,
+    Product,
+    Resource,
+    Search,
+    Subnet,
+    Supernet,
+)
 from nas.client.transport import Transport
 from nas.client.uploads import Uploads
 
 T = TypeVar("T", bound=Resource)
+ProductT = TypeVar("ProductT", bound=Product)
 
 
 class Client:
@@ -61,7 +74,8 @@ class Collection(Generic[T]):
 
     def list(self, **filters: Any) -> Iterator[T]:
         """Every resource, newest first, read page by page."""
-        return map(self._as_resource, self._transport.pages(self.path, filters))
+        for data in self._transport.pages(self.path, filters):
+            yield self._as_resource(data)
 
     def wait(
         self,
@@ -70,21 +84,41 @@ class Collection(Generic[T]):
         on_progress: Callable[[T], None] | None = None,
     ) -> T:
         """The resource once its job has succeeded; see `Resource.wait`."""
-        return self.get(resource_id).wait(timeout=timeout, on_progress=on_progress)
+        resource = self.get(resource_id)
+        return resource.wait(timeout=timeout, on_progress=on_progress)
 
     def _unread(self, resource_id: str) -> T:
         """Enough of the resource to ask for what lies below it, without a request of its own."""
         path = f"{self.path}/{quote(resource_id, safe='')}"
         return self._as_resource({"id": resource_id, "links": {"self": path}})
 
-    def _create(self, body: Mapping[str, Any]) -> T:
-        return self._as_resource(self._transport.create(self.path, body))
-
     def _as_resource(self, data: Any) -> T:
         return self.kind(data, self._transport)
 
 
-class Datasets(Collection[Dataset]):
+class Products(Collection[ProductT]):
+    """Resources that a request creates and a job makes."""
+
+    def create_from(self, body: Mapping[str, Any]) -> ProductT:
+        """Create one from a whole request body, as docs/openapi.json describes it; the service checks it."""
+        return self._as_resource(self._transport.create(self.path, body))
+
+    def update(
+        self,
+        resource_id: str,
+        *,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ProductT:
+        """See `Product.update`."""
+        return self._unread(resource_id).update(display_name=display_name, labels=labels)
+
+    def delete(self, resource_id: str) -> None:
+        """See `Product.delete`."""
+        self._unread(resource_id).delete()
+
+
+class Datasets(Products[Dataset]):
     """Images to train on."""
 
     path = "/v1/datasets"
@@ -109,7 +143,7 @@ class Datasets(Collection[Dataset]):
         {"kind": "archive", "path": …} or {"kind": "archive", "upload_id": "up_…"}: a zip or tar of these.
         All take "skip_unreadable": True, which leaves out images that cannot be read and counts them.
         """
-        return self._create(
+        return self.create_from(
             {"source": source, "split": split, "display_name": display_name, "labels": labels}
         )
 
@@ -122,7 +156,8 @@ class SearchSpaces:
 
     def list(self) -> list[dict[str, Any]]:
         """Every search space."""
-        return list(self._transport.get("/v1/search-spaces")["items"])
+        answer = self._transport.get("/v1/search-spaces")
+        return list(answer["items"])
 
     def get(
         self, name: str, *, num_classes: int | None = None, in_channels: int | None = None
@@ -132,7 +167,7 @@ class SearchSpaces:
         return dict(self._transport.get(f"/v1/search-spaces/{quote(name, safe='')}", params))
 
 
-class Supernets(Collection[Supernet]):
+class Supernets(Products[Supernet]):
     """Weight-shared networks."""
 
     path = "/v1/supernets"
@@ -164,7 +199,7 @@ class Supernets(Collection[Supernet]):
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def best(self, supernet_id: str, **bounds: float | str) -> Point:
         """See `Supernet.best`."""
@@ -172,7 +207,7 @@ class Supernets(Collection[Supernet]):
 
     def frontier(
         self, supernet_id: str, objectives: list[str] | None = None, **bounds: float | str
-    ) -> list[Point]:
+    ) -> Frontier[Point]:
         """See `Supernet.frontier`."""
         return self._unread(supernet_id).frontier(objectives, **bounds)
 
@@ -181,7 +216,7 @@ class Supernets(Collection[Supernet]):
         return self._unread(supernet_id).curves()
 
 
-class Searches(Collection[Search]):
+class Searches(Products[Search]):
     """Questions put to supernets."""
 
     path = "/v1/searches"
@@ -215,18 +250,18 @@ class Searches(Collection[Search]):
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def trials(self, search_id: str) -> Iterator[Point]:
         """See `Search.trials`."""
         return self._unread(search_id).trials()
 
-    def pareto(self, search_id: str) -> list[Point]:
+    def pareto(self, search_id: str) -> Frontier[Point]:
         """See `Search.pareto`."""
         return self._unread(search_id).pareto()
 
 
-class Subnets(Collection[Subnet]):
+class Subnets(Products[Subnet]):
     """Networks taken out of supernets."""
 
     path = "/v1/subnets"
@@ -253,7 +288,7 @@ class Subnets(Collection[Subnet]):
             "display_name": display_name,
             "labels": labels,
         }
-        return self._create(body)
+        return self.create_from(body)
 
     def artifacts(self, subnet_id: str) -> list[dict[str, Any]]:
         """See `Subnet.artifacts`."""
@@ -272,8 +307,9 @@ class Jobs(Collection[Job]):
 
     def cancel(self, job_id: str) -> Job:
         """Ask the job to stop; asking again changes nothing."""
-        return self.get(job_id).cancel()
+        job = self.get(job_id)
+        return job.cancel()
 
-    def events(self, job_id: str, after_id: int = 0) -> Iterator[Event]:
+    def events(self, job_id: str, after_id: int = 0) -> Generator[Event, None]:
         """The job's events as they happen, until it has ended."""
         return job_events(self._transport, job_id, after_id=after_id)

@@ -1,17 +1,19 @@
+# Made by `python -m nas.client.derive` from nas/client/asynchronous/download.py: change that one.
 """Files fetched whole: resumed where they were cut, and kept only when their SHA-256 is the one promised."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from nas.client.concurrency import beside, sleep
 from nas.client.errors import DownloadError, ServiceUnavailableError
-from nas.client.transport import Transport, retry_pauses_s
+from nas.client.messages import retry_pauses_s
+from nas.client.transport import Transport
 
 _SILENCE_S = 60.0
 
@@ -23,11 +25,11 @@ def fetch(transport: Transport, artifact: Mapping[str, Any], folder: Path) -> Pa
     if Path(name).name != name or name in ("", ".", ".."):
         raise DownloadError(f"the service offers a file named {name!r}, which is no plain file name")
     target = folder / name
-    if target.exists() and _sha256(target) == artifact["sha256"]:
+    if target.exists() and beside(_sha256, target) == artifact["sha256"]:
         return target
     part = target.with_name(f"{name}.part")
     _fetch_part(transport, artifact, part)
-    if _sha256(part) != artifact["sha256"]:
+    if beside(_sha256, part) != artifact["sha256"]:
         part.unlink()
         raise DownloadError(
             f"{name} arrived changed: its SHA-256 is not {artifact['sha256']}; fetch it again"
@@ -52,7 +54,7 @@ def _fetch_part(transport: Transport, artifact: Mapping[str, Any], part: Path) -
                     f"{artifact['name']} breaks off at {num_held} bytes again and again: {error}; "
                     "fetch it again to go on from there"
                 ) from error
-            time.sleep(pause_s)
+            sleep(pause_s)
 
 
 def _append(transport: Transport, artifact: Mapping[str, Any], part: Path, num_held: int) -> None:
@@ -65,6 +67,7 @@ def _append(transport: Transport, artifact: Mapping[str, Any], part: Path, num_h
         is_rest = response.status_code == httpx.codes.PARTIAL_CONTENT
         with part.open("ab" if is_rest else "wb") as file:
             # As they come: a chunk of a fixed size would be lost, half full, when the connection is cut.
+            # And written here, not in a thread: whoever is cancelled in between leaves whole chunks only.
             for chunk in response.iter_raw():
                 file.write(chunk)
 

@@ -32,6 +32,10 @@ class DownloadError(ClientError):
     """The bytes that came are not those that were promised."""
 
 
+class UnsendableRequestError(ClientError, ValueError):
+    """The request holds what JSON cannot say, such as NaN; nothing was sent."""
+
+
 class ApiError(ClientError):
     """The service refused; `problem` is the whole of its answer."""
 

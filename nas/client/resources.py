@@ -1,21 +1,23 @@
+# Made by `python -m nas.client.derive` from nas/client/asynchronous/resources.py: change that one.
 """What the service returns: read-only mappings of its JSON, with what can be done next as methods."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+from nas.client.concurrency import sleep
 from nas.client.download import fetch
 from nas.client.errors import DownloadError, JobCancelledError, JobFailedError, WaitTimeoutError
-from nas.client.events import Event, job_events
+from nas.client.event import Event
+from nas.client.events import job_events
+from nas.client.frontier import Frontier
 from nas.client.transport import Transport
 from nas.job import JobState
 from nas.trial import Provenance
-
-ResourceT = TypeVar("ResourceT", bound="Resource")
 
 _FIRST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
@@ -61,15 +63,15 @@ class Resource(JsonObject):
         """The job that makes it."""
         return str(self["job_id"])
 
-    def refresh(self: ResourceT) -> ResourceT:
+    def refresh(self) -> Self:
         """The same resource, read again."""
         return type(self)(self.transport.get(self["links"]["self"]), self.transport)
 
     def wait(
-        self: ResourceT,
+        self,
         timeout: float | None = None,
-        on_progress: Callable[[ResourceT], None] | None = None,
-    ) -> ResourceT:
+        on_progress: Callable[[Self], None] | None = None,
+    ) -> Self:
         """The resource once its job has succeeded; `on_progress` is given it whenever it has moved.
 
         `timeout` is in seconds. Raises JobFailedError, JobCancelledError or WaitTimeoutError.
@@ -82,17 +84,18 @@ class Resource(JsonObject):
                 on_progress(current)
             if current.is_terminal:
                 return _succeeded(current)
-            if deadline is not None and time.monotonic() + poll_s > deadline:
+            left_s = _LONGEST_POLL_S if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
                 raise WaitTimeoutError(f"{self.id} is still {current.state} after {timeout} s; it goes on")
-            time.sleep(poll_s)
+            sleep(min(poll_s, left_s))
             poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
             current = current.refresh()
 
-    def events(self, after_id: int = 0) -> Iterator[Event]:
+    def events(self, after_id: int = 0) -> Generator[Event, None]:
         """Its job's events as they happen, until the job has ended."""
         return job_events(self.transport, self.job_id, after_id=after_id)
 
-    def cancel(self: ResourceT) -> ResourceT:
+    def cancel(self) -> Self:
         """Ask its job to stop; the resource read again."""
         self.transport.post(f"/v1/jobs/{self.job_id}/cancel")
         return self.refresh()
@@ -107,12 +110,26 @@ class Job(Resource):
         return self.id
 
 
-class Dataset(Resource):
+class Product(Resource):
+    """What a job makes: it has a name, and can be deleted once its job has ended."""
+
+    def update(self, *, display_name: str | None = None, labels: Mapping[str, str] | None = None) -> Self:
+        """Another name or other labels; StateConflictError once its job has ended."""
+        body = {"display_name": display_name, "labels": labels}
+        return type(self)(self.transport.patch(self["links"]["self"], body), self.transport)
+
+    def delete(self) -> None:
+        """Delete it; StateConflictError before its job has ended, or while something is built on it."""
+        self.transport.delete(self["links"]["self"])
+
+
+class Dataset(Product):
     """Labelled images."""
 
     def splits(self) -> list[dict[str, Any]]:
         """Its splits as files: name, size_bytes, sha256, media_type, links; none before the import."""
-        return list(self.transport.get(f"{self['links']['self']}/splits")["items"])
+        answer = self.transport.get(f"{self['links']['self']}/splits")
+        return list(answer["items"])
 
     def download(self, split: str, folder: str | Path) -> Path:
         """The images of 'train', 'val' or 'test' as an .npz file in `folder`, checked.
@@ -123,30 +140,39 @@ class Dataset(Resource):
         if split not in files:
             allowed = ", ".join(map(repr, files)) or "none, for its import has not succeeded"
             raise DownloadError(f"{self.id} has no split {split!r} to download; it has: {allowed}")
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        return fetch(self.transport, files[split], target)
+        (path,) = _fetch_all(self.transport, [files[split]], folder)
+        return path
 
 
-class Supernet(Resource):
+class Supernet(Product):
     """A weight-shared network."""
 
     def best(self, **bounds: float | str) -> Point:
         """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'."""
         return Point(self.transport.get(f"{self['links']['self']}/best", bounds), self.transport)
 
-    def frontier(self, objectives: list[str] | None = None, **bounds: float | str) -> list[Point]:
+    def frontier(self, objectives: list[str] | None = None, **bounds: float | str) -> Frontier[Point]:
         """The frontier over everything measured with the final weights, by rising cost."""
         params = {**bounds, "objectives": objectives or ["macs"]}
-        items = self.transport.get(f"{self['links']['self']}/frontier", params)["items"]
-        return [Point(item, self.transport) for item in items]
+        answer = self.transport.get(f"{self['links']['self']}/frontier", params)
+        return Frontier(Point(item, self.transport) for item in answer["items"])
 
     def curves(self) -> list[dict[str, Any]]:
         """The training curves, one point an epoch."""
-        return list(self.transport.get(f"{self['links']['self']}/curves")["items"])
+        answer = self.transport.get(f"{self['links']['self']}/curves")
+        return list(answer["items"])
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """Its weights as a file: name, size_bytes, sha256, media_type, links; none before training ended."""
+        answer = self.transport.get(f"{self['links']['self']}/artifacts")
+        return list(answer["items"])
+
+    def download(self, folder: str | Path) -> list[Path]:
+        """Its weights in `folder`, checked; a later training can begin with the file (`warm_start`)."""
+        return _fetch_all(self.transport, self.artifacts(), folder)
 
 
-class Search(Resource):
+class Search(Product):
     """A question put to a supernet."""
 
     def trials(self) -> Iterator[Point]:
@@ -154,24 +180,23 @@ class Search(Resource):
         for item in self.transport.pages(f"{self['links']['self']}/trials"):
             yield Point(item, self.transport)
 
-    def pareto(self) -> list[Point]:
+    def pareto(self) -> Frontier[Point]:
         """The frontier of its trials so far, by rising cost."""
-        items = self.transport.get(f"{self['links']['self']}/pareto")["items"]
-        return [Point(item, self.transport) for item in items]
+        answer = self.transport.get(f"{self['links']['self']}/pareto")
+        return Frontier(Point(item, self.transport) for item in answer["items"])
 
 
-class Subnet(Resource):
+class Subnet(Product):
     """A network taken out of a supernet."""
 
     def artifacts(self) -> list[dict[str, Any]]:
         """The files of its bundle: name, size_bytes, sha256, media_type, links."""
-        return list(self.transport.get(f"{self['links']['self']}/artifacts")["items"])
+        answer = self.transport.get(f"{self['links']['self']}/artifacts")
+        return list(answer["items"])
 
     def download(self, folder: str | Path) -> list[Path]:
         """Every file of the bundle in `folder`, checked; what is there already is not fetched again."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        return [fetch(self.transport, artifact, target) for artifact in self.artifacts()]
+        return _fetch_all(self.transport, self.artifacts(), folder)
 
 
 class Point(JsonObject):
@@ -216,7 +241,12 @@ class Point(JsonObject):
 
     def download(self, folder: str | Path, timeout: float | None = None) -> list[Path]:
         """The network's bundle in `folder`, made now and waited for."""
-        return self.specialise().wait(timeout=timeout).download(folder)
+        subnet = self.specialise()
+        subnet = subnet.wait(timeout=timeout)
+        return subnet.download(folder)
+
+
+ResourceT = TypeVar("ResourceT", bound=Resource)
 
 
 def _succeeded(resource: ResourceT) -> ResourceT:
@@ -225,3 +255,9 @@ def _succeeded(resource: ResourceT) -> ResourceT:
     if resource.state is JobState.CANCELLED:
         raise JobCancelledError(f"{resource.id} was cancelled: {resource['state_reason']}")
     return resource
+
+
+def _fetch_all(transport: Transport, files: Iterable[Mapping[str, Any]], folder: str | Path) -> list[Path]:
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    return [fetch(transport, file, target) for file in files]

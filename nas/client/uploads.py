@@ -1,3 +1,4 @@
+# Made by `python -m nas.client.derive` from nas/client/asynchronous/uploads.py: change that one.
 """Files sent to the service: read while they are sent, and sent again when the connection breaks."""
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from nas.client.concurrency import beside
 from nas.client.errors import ClientError
 from nas.client.transport import Transport
 
@@ -55,6 +57,10 @@ class Uploads:
         """Every upload, newest first, read page by page."""
         return self._transport.pages(_PATH)
 
+    def delete(self, upload_id: str) -> None:
+        """Delete it; StateConflictError while something is made of it."""
+        self._transport.delete(f"{_PATH}/{quote(upload_id, safe='')}")
+
 
 class FileContent:
     """A file's bytes from where it stands to its end, as often as they are asked for."""
@@ -74,7 +80,7 @@ class FileContent:
             self._file.seek(self._begin)
         self._is_read = True
         num_sent = 0
-        while chunk := self._file.read(_CHUNK_BYTES):
+        while chunk := beside(self._file.read, _CHUNK_BYTES):
             yield chunk
             num_sent += len(chunk)
             if self._on_progress is not None:

@@ -1,0 +1,314 @@
+"""The client: one collection for each kind of resource."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from nas.client.asynchronous.events import job_events
+from nas.client.asynchronous.resources import (
+    AsyncDataset,
+    AsyncJob,
+    AsyncPoint,
+    AsyncProduct,
+    AsyncResource,
+    AsyncSearch,
+    AsyncSubnet,
+    AsyncSupernet,
+)
+from nas.client.asynchronous.transport import AsyncTransport
+from nas.client.asynchronous.uploads import AsyncUploads
+from nas.client.event import Event
+from nas.client.frontier import Frontier
+
+T = TypeVar("T", bound=AsyncResource)
+ProductT = TypeVar("ProductT", bound=AsyncProduct)
+
+
+class AsyncClient:
+    """A connection to the service at `url`. Close it, or use it as a context manager."""
+
+    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = 30.0) -> None:
+        self._transport = AsyncTransport(url, key=key, timeout_s=timeout_s)
+        self.uploads = AsyncUploads(self._transport)
+        self.datasets = AsyncDatasets(self._transport)
+        self.search_spaces = AsyncSearchSpaces(self._transport)
+        self.supernets = AsyncSupernets(self._transport)
+        self.searches = AsyncSearches(self._transport)
+        self.subnets = AsyncSubnets(self._transport)
+        self.jobs = AsyncJobs(self._transport)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.close()
+
+    async def version(self) -> dict[str, str]:
+        """Which release the service is."""
+        return dict(await self._transport.get("/version"))
+
+
+class AsyncCollection(Generic[T]):
+    """The resources of one kind."""
+
+    path: str
+    kind: type[T]
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def get(self, resource_id: str) -> T:
+        """One resource; ResourceNotFoundError when there is none."""
+        return self._as_resource(await self._transport.get(f"{self.path}/{quote(resource_id, safe='')}"))
+
+    async def list(self, **filters: Any) -> AsyncIterator[T]:
+        """Every resource, newest first, read page by page."""
+        async for data in self._transport.pages(self.path, filters):
+            yield self._as_resource(data)
+
+    async def wait(
+        self,
+        resource_id: str,
+        timeout: float | None = None,
+        on_progress: Callable[[T], None] | None = None,
+    ) -> T:
+        """The resource once its job has succeeded; see `Resource.wait`."""
+        resource = await self.get(resource_id)
+        return await resource.wait(timeout=timeout, on_progress=on_progress)
+
+    def _unread(self, resource_id: str) -> T:
+        """Enough of the resource to ask for what lies below it, without a request of its own."""
+        path = f"{self.path}/{quote(resource_id, safe='')}"
+        return self._as_resource({"id": resource_id, "links": {"self": path}})
+
+    def _as_resource(self, data: Any) -> T:
+        return self.kind(data, self._transport)
+
+
+class AsyncProducts(AsyncCollection[ProductT]):
+    """Resources that a request creates and a job makes."""
+
+    async def create_from(self, body: Mapping[str, Any]) -> ProductT:
+        """Create one from a whole request body, as docs/openapi.json describes it; the service checks it."""
+        return self._as_resource(await self._transport.create(self.path, body))
+
+    async def update(
+        self,
+        resource_id: str,
+        *,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ProductT:
+        """See `Product.update`."""
+        return await self._unread(resource_id).update(display_name=display_name, labels=labels)
+
+    async def delete(self, resource_id: str) -> None:
+        """See `Product.delete`."""
+        await self._unread(resource_id).delete()
+
+
+class AsyncDatasets(AsyncProducts[AsyncDataset]):
+    """Images to train on."""
+
+    path = "/v1/datasets"
+    kind = AsyncDataset
+
+    async def create(
+        self,
+        source: Mapping[str, Any],
+        *,
+        split: Mapping[str, Any] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncDataset:
+        """Register images; a worker imports them, so paths are those of the workers' machine.
+
+        `source` is one of, by its kind:
+        {"kind": "bundled", "name": "digits"};
+        {"kind": "folder", "path": …}: class folders, or train, val and test of class folders;
+        {"kind": "parquet", "path": …}, or "train" with or without "val" and "test";
+        {"kind": "npz", "path": …}: arrays `images` and `labels`, or `train_images`, `x_train` and so on;
+        {"kind": "huggingface", "path": …}: `save_to_disk`, a repository's Parquet, or image files;
+        {"kind": "archive", "path": …} or {"kind": "archive", "upload_id": "up_…"}: a zip or tar of these.
+        All take "skip_unreadable": True, which leaves out images that cannot be read and counts them.
+        """
+        return await self.create_from(
+            {"source": source, "split": split, "display_name": display_name, "labels": labels}
+        )
+
+
+class AsyncSearchSpaces:
+    """What can be trained and searched."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> list[dict[str, Any]]:
+        """Every search space."""
+        answer = await self._transport.get("/v1/search-spaces")
+        return list(answer["items"])
+
+    async def get(
+        self, name: str, *, num_classes: int | None = None, in_channels: int | None = None
+    ) -> dict[str, Any]:
+        """One search space, decision by decision, with costs for these classes and channels."""
+        params = {"num_classes": num_classes, "in_channels": in_channels}
+        return dict(await self._transport.get(f"/v1/search-spaces/{quote(name, safe='')}", params))
+
+
+class AsyncSupernets(AsyncProducts[AsyncSupernet]):
+    """Weight-shared networks."""
+
+    path = "/v1/supernets"
+    kind = AsyncSupernet
+
+    async def create(
+        self,
+        dataset_id: str,
+        search_space: str,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        num_workers: int | None = None,
+        warm_start: Mapping[str, str] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncSupernet:
+        """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default.
+
+        `warm_start` begins from weights: {"supernet_id": "sn_…"}, or {"upload_id": "up_…"} of a file.
+        """
+        body = {
+            "dataset_id": dataset_id,
+            "search_space": search_space,
+            "recipe": recipe,
+            "seed": seed,
+            "num_workers": num_workers,
+            "warm_start": warm_start,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return await self.create_from(body)
+
+    async def best(self, supernet_id: str, **bounds: float | str) -> AsyncPoint:
+        """See `Supernet.best`."""
+        return await self._unread(supernet_id).best(**bounds)
+
+    async def frontier(
+        self, supernet_id: str, objectives: list[str] | None = None, **bounds: float | str
+    ) -> Frontier[AsyncPoint]:
+        """See `Supernet.frontier`."""
+        return await self._unread(supernet_id).frontier(objectives, **bounds)
+
+    async def curves(self, supernet_id: str) -> list[dict[str, Any]]:
+        """See `Supernet.curves`."""
+        return await self._unread(supernet_id).curves()
+
+
+class AsyncSearches(AsyncProducts[AsyncSearch]):
+    """Questions put to supernets."""
+
+    path = "/v1/searches"
+    kind = AsyncSearch
+
+    async def create(
+        self,
+        supernet_id: str | None = None,
+        num_trials: int | None = None,
+        *,
+        extends: str | None = None,
+        constraints: Mapping[str, float | str] | None = None,
+        objectives: list[str] | None = None,
+        proposer: str | None = None,
+        seed: int | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncSearch:
+        """Search a trained supernet under constraints such as {"max_macs": "60%"}.
+
+        With `extends`, go on from a search that has ended: what is left out is taken from it.
+        """
+        body = {
+            "supernet_id": supernet_id,
+            "num_trials": num_trials,
+            "extends": extends,
+            "constraints": constraints,
+            "objectives": objectives,
+            "proposer": proposer,
+            "seed": seed,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return await self.create_from(body)
+
+    def trials(self, search_id: str) -> AsyncIterator[AsyncPoint]:
+        """See `Search.trials`."""
+        return self._unread(search_id).trials()
+
+    async def pareto(self, search_id: str) -> Frontier[AsyncPoint]:
+        """See `Search.pareto`."""
+        return await self._unread(search_id).pareto()
+
+
+class AsyncSubnets(AsyncProducts[AsyncSubnet]):
+    """Networks taken out of supernets."""
+
+    path = "/v1/subnets"
+    kind = AsyncSubnet
+
+    async def create(
+        self,
+        *,
+        supernet_id: str | None = None,
+        architecture: Mapping[str, Any] | str | None = None,
+        constraints: Mapping[str, float | str] | None = None,
+        search_id: str | None = None,
+        trial_number: int | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncSubnet:
+        """Take out a network: of a supernet by architecture or constraints, or a search's trial."""
+        body = {
+            "supernet_id": supernet_id,
+            "architecture": architecture,
+            "constraints": constraints,
+            "search_id": search_id,
+            "trial_number": trial_number,
+            "display_name": display_name,
+            "labels": labels,
+        }
+        return await self.create_from(body)
+
+    async def artifacts(self, subnet_id: str) -> list[dict[str, Any]]:
+        """See `Subnet.artifacts`."""
+        return await self._unread(subnet_id).artifacts()
+
+    async def download(self, subnet_id: str, folder: str | Path) -> list[Path]:
+        """See `Subnet.download`."""
+        return await self._unread(subnet_id).download(folder)
+
+
+class AsyncJobs(AsyncCollection[AsyncJob]):
+    """The work behind the resources."""
+
+    path = "/v1/jobs"
+    kind = AsyncJob
+
+    async def cancel(self, job_id: str) -> AsyncJob:
+        """Ask the job to stop; asking again changes nothing."""
+        job = await self.get(job_id)
+        return await job.cancel()
+
+    def events(self, job_id: str, after_id: int = 0) -> AsyncGenerator[Event, None]:
+        """The job's events as they happen, until it has ended."""
+        return job_events(self._transport, job_id, after_id=after_id)

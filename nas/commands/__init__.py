@@ -1,0 +1,1 @@
+"""The commands of `nas`: one file a noun, over `nas.client`."""

@@ -1,0 +1,37 @@
+"""`nas best`: the best network known under constraints, now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.commands.options import ID, Seconds, with_bounds
+from nas.commands.session import Session, with_session
+from nas.commands.subnet import save
+
+
+@click.command()
+@click.argument("supernet_id", type=ID, metavar="SUPERNET")
+@with_bounds
+@click.option(
+    "--download",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also make its bundle, and save it in this folder.",
+)
+@click.option("--timeout", type=Seconds(), help="With --download: seconds, then exit with 124.")
+@with_session
+def best(
+    session: Session, *, supernet_id: str, folder: Path | None, timeout: float | None, **bounds: Any
+) -> None:
+    """The most accurate network measured with a supernet's weights that keeps the bounds."""
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    with session.client() as client:
+        point = client.supernets.best(supernet_id, **given)
+        if folder is None:
+            session.show(point)
+            return
+        subnet = session.wait(point.specialise(), "subnet", timeout)
+        save(session, subnet, folder)

@@ -1,0 +1,106 @@
+"""`nas search`: questions put to supernets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nas.commands.options import ID, with_bounds, with_waiting
+from nas.commands.points import TRIAL_COLUMNS
+from nas.commands.request_body import Body, put_given, with_body
+from nas.commands.resources import (
+    COMMON_COLUMNS,
+    CREATED,
+    Noun,
+    add_cancel,
+    add_delete,
+    add_get,
+    add_list,
+    add_watch,
+    show_created,
+)
+from nas.commands.session import Session, with_session
+from nas.commands.text import NOTHING, count
+
+SEARCH = Noun(
+    name="search",
+    people_say="search",
+    collection=lambda client: client.searches,
+    columns={
+        **COMMON_COLUMNS,
+        "SUPERNET": lambda item: item["supernet_id"],
+        "TRIALS": lambda item: count(item["num_trials"]),
+        "CONSTRAINTS": lambda item: (
+            ", ".join(f"{name} {bound:,.15g}" for name, bound in item["constraints"].items()) or NOTHING
+        ),
+        **CREATED,
+    },
+)
+
+
+@click.group()
+def search() -> None:
+    """Questions put to a supernet: which networks are worth having?"""
+
+
+@search.command("create")
+@click.argument("supernet_id", type=ID, metavar="[SUPERNET]", required=False)
+@click.option("--trials", type=int, help="num_trials: distinct networks to measure.")
+@with_bounds
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    help="accuracy or a cost; repeat it (default: accuracy and macs).",
+)
+@click.option("--proposer", metavar="NAME", help="What proposes networks: nsga2, tpe or random.")
+@click.option("--seed", type=int)
+@click.option("--extends", type=ID, help="The finished search to go on from.")
+@with_body
+@with_waiting
+@with_session
+def create_search(
+    session: Session,
+    *,
+    body: Body,
+    supernet_id: str | None,
+    trials: int | None,
+    objectives: tuple[str, ...],
+    proposer: str | None,
+    seed: int | None,
+    extends: str | None,
+    wait: bool,
+    timeout: float | None,
+    **bounds: Any,
+) -> None:
+    """Search SUPERNET; every network measured is kept, for this search and for `nas best`."""
+    given = {
+        "supernet_id": supernet_id,
+        "num_trials": trials,
+        "objectives": list(objectives) or None,
+        "proposer": proposer,
+        "seed": seed,
+        "extends": extends,
+    }
+    put_given(body, given)
+    put_given(body, {f"constraints.{name}": bound for name, bound in bounds.items()})
+    with session.client() as client:
+        created = client.searches.create_from(body)
+        show_created(session, SEARCH, created, wait=wait, timeout=timeout)
+
+
+@search.command("pareto")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_session
+def show_pareto(session: Session, *, resource_id: str) -> None:
+    """The frontier of a search's trials so far, by rising cost."""
+    with session.client() as client:
+        session.show_list(client.searches.pareto(resource_id), TRIAL_COLUMNS)
+
+
+add_list(search, SEARCH, click.option("--supernet", "supernet_id", help="Only those of this supernet."))
+add_get(search, SEARCH)
+add_watch(search, SEARCH)
+add_cancel(search, SEARCH)
+add_delete(search, SEARCH)

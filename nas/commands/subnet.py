@@ -1,0 +1,124 @@
+"""`nas subnet`: networks taken out of supernets, and their bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.client.resources import Subnet
+from nas.commands.options import ID, with_bounds, with_waiting
+from nas.commands.points import accuracy
+from nas.commands.request_body import Body, parse_value, put, put_given, with_body
+from nas.commands.resources import (
+    COMMON_COLUMNS,
+    CREATED,
+    Noun,
+    add_cancel,
+    add_delete,
+    add_get,
+    add_list,
+    add_watch,
+    show_created,
+)
+from nas.commands.session import Output, Session, with_session
+from nas.commands.text import count
+
+SUBNET = Noun(
+    name="subnet",
+    people_say="subnet",
+    collection=lambda client: client.subnets,
+    columns={
+        **COMMON_COLUMNS,
+        "SUPERNET": lambda item: item["supernet_id"],
+        "MACS": lambda item: count(item["costs"]["macs"]),
+        "PARAMS": lambda item: count(item["costs"]["params"]),
+        "ACCURACY ON TEST (95% INTERVAL)": lambda item: accuracy(item["accuracy_test"]),
+        **CREATED,
+    },
+)
+
+
+@click.group()
+def subnet() -> None:
+    """Networks taken out of a supernet, with ready weights."""
+
+
+@subnet.command("create")
+@click.option("--supernet", type=ID, help="Take it out of this supernet, by --max-… or --architecture.")
+@click.option("--architecture", help="As answers show it (JSON), or in the space's native notation.")
+@click.option("--search", type=ID, help="Take out a network of this search, by --trial.")
+@click.option("--trial", type=int, help="The trial's number.")
+@with_bounds
+@with_body
+@with_waiting
+@with_session
+def create_subnet(
+    session: Session,
+    *,
+    body: Body,
+    supernet: str | None,
+    architecture: str | None,
+    search: str | None,
+    trial: int | None,
+    wait: bool,
+    timeout: float | None,
+    **bounds: Any,
+) -> None:
+    """Take a network out: recalibrated, exported and checked, with no retraining."""
+    put_given(body, {"supernet_id": supernet, "search_id": search, "trial_number": trial})
+    if architecture is not None:
+        is_json = architecture.lstrip().startswith("{")
+        put(body, "architecture", parse_value(architecture) if is_json else architecture)
+    put_given(body, {f"constraints.{name}": bound for name, bound in bounds.items()})
+    with session.client() as client:
+        created = client.subnets.create_from(body)
+        show_created(session, SUBNET, created, wait=wait, timeout=timeout)
+
+
+@subnet.command("download")
+@click.argument("resource_id", type=ID, metavar="ID")
+@click.option(
+    "-d",
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder to save the bundle in; it is made where there is none.",
+)
+@with_waiting
+@with_session
+def download_subnet(
+    session: Session, *, resource_id: str, folder: Path, wait: bool, timeout: float | None
+) -> None:
+    """Save a subnet's bundle, checked; what is there already is not fetched again."""
+    with session.client() as client:
+        found = client.subnets.get(resource_id)
+        if wait:
+            found = session.wait(found, "subnet", timeout)
+        save(session, found, folder)
+
+
+def save(session: Session, found: Subnet, folder: Path) -> None:
+    """The bundle's files in the folder, and their list printed."""
+    paths = found.download(folder)
+    if session.output is Output.ID:
+        click.echo(found.id)
+        return
+    sizes = {artifact["name"]: artifact for artifact in found.artifacts()}
+    files = [{**sizes[path.name], "path": str(path)} for path in paths]
+    columns = {
+        "FILE": lambda file: file["path"],
+        "SIZE_BYTES": lambda file: count(file["size_bytes"]),
+        "SHA256": lambda file: file["sha256"],
+    }
+    session.show_list(files, columns)
+    session.say(f"check it anywhere: cd {folder} && python verify.py")
+
+
+add_list(subnet, SUBNET, click.option("--supernet", "supernet_id", help="Only those of this supernet."))
+add_get(subnet, SUBNET)
+add_watch(subnet, SUBNET)
+add_cancel(subnet, SUBNET)
+add_delete(subnet, SUBNET)

@@ -1,0 +1,93 @@
+"""`nas supernet`: weight-shared networks."""
+
+from __future__ import annotations
+
+import click
+
+from nas.commands.options import ID, with_waiting
+from nas.commands.request_body import Body, put_given, with_body
+from nas.commands.resources import (
+    COMMON_COLUMNS,
+    CREATED,
+    Noun,
+    add_cancel,
+    add_delete,
+    add_get,
+    add_list,
+    add_watch,
+    show_created,
+)
+from nas.commands.session import Session, with_session
+
+SUPERNET = Noun(
+    name="supernet",
+    people_say="supernet",
+    collection=lambda client: client.supernets,
+    columns={
+        **COMMON_COLUMNS,
+        "SPACE": lambda item: item["search_space"],
+        "DATA SET": lambda item: item["dataset_id"],
+        **CREATED,
+    },
+    hidden=("curves", "recipe"),
+)
+
+
+@click.group()
+def supernet() -> None:
+    """Weight-shared networks: one training, every network of a space."""
+
+
+@supernet.command("train")
+@click.argument("dataset_id", type=ID, metavar="[DATASET]", required=False)
+@click.argument("search_space", type=ID, metavar="[SPACE]", required=False)
+@click.option("--recipe", metavar="NAME", help="The named recipe to begin with.")
+@click.option("--epochs", type=int, help="recipe.epochs; other fields of it with --set recipe.FIELD=VALUE.")
+@click.option("--batch-size", type=int, help="recipe.batch_size.")
+@click.option("--seed", type=int)
+@click.option("--num-workers", type=int, help="Training processes.")
+@click.option(
+    "--warm-start", type=ID, help="Begin with the weights of this supernet (sn_…) or upload (up_…)."
+)
+@with_body
+@with_waiting
+@with_session
+def train_supernet(
+    session: Session,
+    *,
+    body: Body,
+    dataset_id: str | None,
+    search_space: str | None,
+    recipe: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    num_workers: int | None,
+    warm_start: str | None,
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """Train a supernet on DATASET over SPACE; `nas space list` shows the spaces."""
+    given = {
+        "dataset_id": dataset_id,
+        "search_space": search_space,
+        "recipe.name": recipe,
+        "recipe.epochs": epochs,
+        "recipe.batch_size": batch_size,
+        "seed": seed,
+        "num_workers": num_workers,
+    }
+    put_given(body, given)
+    if warm_start is not None:
+        kind = "upload_id" if warm_start.startswith("up_") else "supernet_id"
+        body["warm_start"] = {kind: warm_start}
+    with session.client() as client:
+        created = client.supernets.create_from(body)
+        show_created(session, SUPERNET, created, wait=wait, timeout=timeout)
+
+
+add_list(supernet, SUPERNET)
+add_get(supernet, SUPERNET)
+add_watch(supernet, SUPERNET)
+add_cancel(supernet, SUPERNET)
+add_delete(supernet, SUPERNET)

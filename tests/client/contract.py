@@ -1,0 +1,181 @@
+"""What both clients do, written for the asynchronous one; the tests derive the blocking spelling of it.
+
+Each function is a law. `client` is connected to the real service, `worker` plays the workers' part.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+
+from nas.client import (
+    InfeasibleConstraintsError,
+    JobCancelledError,
+    JobFailedError,
+    NotReadyError,
+    RequestRefusedError,
+    ResourceNotFoundError,
+    StateConflictError,
+    UnsendableRequestError,
+    WaitTimeoutError,
+)
+from nas.job import JobKind
+from tests.api.worker import ladder
+
+DIGITS = {"kind": "bundled", "name": "digits"}
+FILES = {"model.py": b"print('model')\n", "model.safetensors": bytes(range(256)) * 20_000}
+
+
+async def trained(client, worker):
+    dataset = await client.datasets.create(DIGITS, display_name="digits")
+    supernet = await client.supernets.create(dataset.id, "micro_8", recipe={"epochs": 3})
+    worker.import_dataset()
+    worker.train()
+    return await supernet.wait(timeout=10)
+
+
+async def the_whole_path_ends_in_files(client, worker, folder):
+    supernet = await trained(client, worker)
+    assert [point["train_loss"] for point in await supernet.curves()] == [2.0]
+    search = await client.searches.create(supernet.id, 5, constraints={"max_macs": "100%"})
+    worker.search(ladder(5), [100, 140, 120, 180, 190])
+    search = await search.wait(timeout=10)
+    assert [trial["number"] async for trial in search.trials()] == [0, 1, 2, 3, 4]
+    front = await search.pareto()
+    assert [point["number"] for point in front] == [0, 1, 3, 4]
+    best = await supernet.best(max_macs=front[1].costs["macs"])
+    assert best["architecture_key"] == front[1]["architecture_key"]
+    assert len(await client.supernets.frontier(supernet.id, max_macs="99%")) == 3
+    subnet = await best.specialise(display_name="small")
+    worker.specialise(FILES)
+    subnet = await subnet.wait(timeout=10)
+    paths = await subnet.download(folder)
+    assert {path.name: path.read_bytes() for path in paths} == FILES
+
+
+async def lists_are_read_page_by_page(client, worker, folder):
+    ids = [(await client.datasets.create(DIGITS, display_name=str(n))).id for n in range(3)]
+    assert [dataset.id async for dataset in client.datasets.list()] == ids[::-1]
+    assert [job["resource_id"] async for job in client.jobs.list(state="queued")] == ids[::-1]
+    assert "micro_8" in [space["name"] for space in await client.search_spaces.list()]
+    assert (await client.search_spaces.get("micro_8", num_classes=10))["num_classes"] == 10
+    assert (await client.version())["api"] == "v1"
+
+
+async def events_are_told_once_and_end_with_the_job(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS)
+    seen = []
+    async for event in dataset.events():
+        seen.append(event)
+        if event.payload.get("state") == "queued":
+            worker.import_dataset()
+    assert [event.payload.get("state") for event in seen] == ["queued", "running", None, "succeeded"]
+    assert [event.id for event in seen] == sorted({event.id for event in seen})
+    rest = [event async for event in client.jobs.events(dataset.job_id, after_id=seen[1].id)]
+    assert rest == seen[2:]
+
+
+async def reading_of_events_can_be_broken_off(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS)
+    async with aclosing(dataset.events()) as events:
+        async for event in events:
+            assert event.payload["state"] == "queued"
+            break
+    assert (await client.jobs.get(dataset.job_id)).state == "queued"
+
+
+async def waiting_tells_progress_and_ends_in_time(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS)
+    shown = []
+    with pytest.raises(WaitTimeoutError, match="it goes on"):
+        await dataset.wait(timeout=0.3, on_progress=lambda current: shown.append(current.state))
+    assert shown == ["queued"]
+    worker.import_dataset()
+    dataset = await client.datasets.wait(dataset.id, on_progress=shown.append)
+    assert shown[-1] == dataset
+    assert dataset["progress"]["phase"] == "work"
+
+
+async def an_ended_job_is_told_by_how_it_ended(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS)
+    worker.fail(JobKind.IMPORT_DATASET, "broken images")
+    with pytest.raises(JobFailedError, match="broken images"):
+        await dataset.wait(timeout=10)
+    other = await client.datasets.create(DIGITS)
+    assert (await other.cancel())["state"] == "cancelled"
+    with pytest.raises(JobCancelledError):
+        await other.wait(timeout=10)
+    assert (await client.jobs.cancel(other.job_id))["state"] == "cancelled"
+    with pytest.raises(StateConflictError):
+        await client.jobs.cancel(dataset.job_id)
+
+
+async def refusals_name_the_field(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS)
+    with pytest.raises(RequestRefusedError) as refused:
+        await client.supernets.create(dataset.id, "micro_8", recipe={"epochs": -1})
+    assert refused.value.errors[0]["field"] == "recipe.epochs"
+    with pytest.raises(RequestRefusedError) as refused:
+        await client.datasets.create_from({"source": DIGITS, "colour": "red"})
+    assert refused.value.errors[0]["field"] == "colour"
+    supernet = await client.supernets.create(dataset.id, "micro_8")
+    with pytest.raises(NotReadyError):
+        await client.searches.create(supernet.id, 5)
+    with pytest.raises(ResourceNotFoundError):
+        await client.searches.get("se_../../jobs")
+    itself: dict = {}
+    itself["again"] = itself
+    for value, told in (
+        (float("nan"), "nan"),
+        (b"5", "bytes"),
+        ([1, object], "max_macs.1"),
+        (itself, "itself"),
+    ):
+        with pytest.raises(UnsendableRequestError, match=told):
+            await client.searches.create(supernet.id, 5, constraints={"max_macs": value})
+
+
+async def what_no_network_keeps_is_told_as_infeasible(client, worker, folder):
+    supernet = await trained(client, worker)
+    with pytest.raises(InfeasibleConstraintsError) as refused:
+        await client.searches.create(supernet.id, 5, constraints={"max_macs": 10})
+    assert refused.value.problem["relax_alone"]["max_macs"] > 10
+
+
+async def a_frontier_is_also_a_data_frame(client, worker, folder):
+    supernet = await trained(client, worker)
+    assert list((await supernet.frontier()).to_dataframe()["accuracy_val"]) == []
+    search = await client.searches.create(supernet.id, 5)
+    worker.search(ladder(5), [100, 140, 120, 180, 190])
+    front = await search.pareto()
+    frame = front.to_dataframe()
+    assert list(frame["number"]) == [0, 1, 3, 4]
+    assert list(frame["accuracy_val"]) == [point.accuracy for point in front]
+    assert list(frame["macs"]) == [point.costs["macs"] for point in front]
+    assert all(frame["accuracy_val_low"] < frame["accuracy_val_high"])
+
+
+async def a_file_is_sent_and_told_how_far_it_is(client, worker, folder):
+    path = folder / "pets.zip"
+    path.write_bytes(FILES["model.safetensors"])
+    told = []
+    upload = await client.uploads.create(path, on_progress=lambda *seen: told.append(seen))
+    assert (upload["display_name"], upload["size_bytes"]) == ("pets.zip", path.stat().st_size)
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert [found["id"] async for found in client.uploads.list()] == [upload["id"]]
+    assert await client.uploads.get(upload["id"]) == upload
+
+
+async def names_change_until_the_end_and_deletion_comes_after_it(client, worker, folder):
+    dataset = await client.datasets.create(DIGITS, display_name="before")
+    renamed = await dataset.update(display_name="after", labels={"team": "vision"})
+    assert (renamed["display_name"], renamed["labels"]) == ("after", {"team": "vision"})
+    with pytest.raises(StateConflictError):
+        await dataset.delete()
+    await dataset.cancel()
+    with pytest.raises(StateConflictError):
+        await client.datasets.update(dataset.id, display_name="too late")
+    await client.datasets.delete(dataset.id)
+    with pytest.raises(ResourceNotFoundError):
+        await dataset.refresh()
