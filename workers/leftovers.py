@@ -1,4 +1,4 @@
-"""What killed and beaten attempts leave behind, removed once nobody can want it any more.
+"""What killed and beaten attempts leave behind, and unused copies, once nobody can want them any more.
 
 Nothing of a job that may go on is touched: checkpoints are what it resumes from, and a worker may be
 writing its files. A job's end is final, so from then on only what a row points to is wanted. A worker
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,26 +17,30 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ArtifactError
 from nas.job import JobKind
-from nas.store import subnets, supernets
+from nas.store import datasets, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
+from workers.datasets import CACHES
 from workers.training_job import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
+_UNUSED_S = 3600.0
+"""So long must decoded images lie untouched: they are there before the row that refers to them."""
 _LATER_LOOKS_S = 24 * 3600.0
 """The first look goes through all jobs that have ended, later ones through those of this long."""
 
 
 class Leftovers:
-    """The attempts' folders in the artefact store, and this machine's checkpoints."""
+    """The attempts' folders in the artefact store, this machine's checkpoints and decoded images."""
 
     def __init__(self, queue: JobQueue, database: Database, artifacts: ArtifactStore, home: Path) -> None:
         self._queue = queue
         self._database = database
         self._artifacts = artifacts
         self._checkpoints = home / CHECKPOINTS
+        self._caches = home / CACHES
         self._has_looked = False
 
     def remove(self) -> None:
@@ -44,6 +49,7 @@ class Leftovers:
         self._remove_attempts(JobKind.SPECIALISE, "subnets", subnets.published_uris, within_s)
         self._remove_attempts(JobKind.TRAIN, "supernets", supernets.published_uris, within_s)
         self._remove_checkpoints()
+        self._remove_caches()
         self._has_looked = True
 
     def _remove_attempts(
@@ -76,3 +82,30 @@ class Leftovers:
         for supernet_id in sorted(self._queue.have_ended(JobKind.TRAIN, kept)):
             shutil.rmtree(self._checkpoints / supernet_id, ignore_errors=True)
             logger.info("checkpoints of an ended training removed", extra={"supernet_id": supernet_id})
+
+    def _remove_caches(self) -> None:
+        """Decoded images of no data set, and what is left of imports that were killed.
+
+        A home belongs to one database; images that another one refers to are decoded again when needed.
+        """
+        if not self._caches.is_dir():
+            return
+        folders = [folder for folder in self._caches.iterdir() if folder.is_dir() and _is_untouched(folder)]
+        if not folders:
+            return
+        with self._database.session() as session:
+            wanted = datasets.fingerprints(session)
+        for folder in folders:
+            if folder.name not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+                logger.info("unused decoded images removed", extra={"folder": folder.name})
+
+
+def _is_untouched(folder: Path) -> bool:
+    """Whether nothing in the folder was written, nor the folder itself used, for a while."""
+    try:
+        touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        # It has just been put in its place, or removed.
+        return False
+    return time.time() - touched > _UNUSED_S

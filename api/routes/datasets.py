@@ -11,7 +11,13 @@ from sqlalchemy.orm import Session
 from api.deps import CreationDep, Name, SessionDep
 from api.pages import PageDep, each
 from api.schemas.common import Page
-from api.schemas.datasets import Dataset, DatasetCreate, describe_dataset
+from api.schemas.datasets import (
+    Dataset,
+    DatasetCreate,
+    DatasetDetail,
+    describe_dataset,
+    describe_dataset_detail,
+)
 from api.strict import StrictRoute
 from nas.store import datasets, uploads
 
@@ -45,6 +51,6 @@ def list_datasets(session: SessionDep, page: PageDep) -> Page[Dataset]:
 
 
 @router.get("/{dataset_id}", operation_id="get_dataset")
-def get_dataset(dataset_id: Name, session: SessionDep) -> Dataset:
-    """One data set."""
-    return describe_dataset(datasets.get(session, dataset_id))
+def get_dataset(dataset_id: Name, session: SessionDep) -> DatasetDetail:
+    """One data set, with the report on its images."""
+    return describe_dataset_detail(datasets.get(session, dataset_id))
