@@ -43,6 +43,7 @@ COPIED = (
 ).split()
 CONTENTS = DatasetContents(
     fingerprint="f" * 64,
+    fingerprint_format=2,
     num_classes=NUM_CLASSES,
     in_channels=3,
     image_height=32,
@@ -54,6 +55,8 @@ CONTENTS = DatasetContents(
     num_calibration=2000,
     num_val=NUM_VAL,
     num_test=10_000,
+    num_unreadable=0,
+    stored_rule="one channel, 8 x 8 pixels",
 )
 QUANTILES = {"loose": (0.8, 1.0), "medium": (0.3, 0.7), "tight": (0.0, 0.001)}
 """Between which quantiles of each cost the bounds are drawn."""

@@ -22,7 +22,18 @@ from bench.reference import ReferenceSupernet, statistics_by_copy
 from nas.architecture import Architecture
 from nas.space import SearchSpace
 from search_spaces import SPACES
-from supernet.data import DataSplits, ImageSet, ResizedSplits, SourceImages, SplitPlan, make_splits
+from supernet.data import (
+    ArrayListing,
+    DataSplits,
+    GivenSplit,
+    ImageSet,
+    LabelledArrays,
+    ResizedSplits,
+    SplitPlan,
+    Storage,
+    load_listing,
+    make_splits,
+)
 from supernet.evaluate import SEARCH_KEPT_BYTES, SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training import tune_malloc
@@ -86,11 +97,12 @@ def _compare(space: SearchSpace, networks: Sequence[Architecture], pairs: int) -
 def _splits(side: int) -> DataSplits:
     rng = np.random.default_rng(0)
 
-    def images(count: int) -> ImageSet:
-        pixels = rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-        return ImageSet(images=pixels, labels=np.arange(count) % len(CLASSES), class_names=CLASSES)
+    def images(count: int) -> LabelledArrays:
+        pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return LabelledArrays(images=pixels, labels=np.arange(count) % len(CLASSES))
 
-    source = SourceImages(train=images(2 * NUM_VALIDATION), test=images(len(CLASSES)))
+    arrays = {GivenSplit.TRAIN: images(2 * NUM_VALIDATION), GivenSplit.TEST: images(len(CLASSES))}
+    source = load_listing(ArrayListing(class_names=CLASSES, arrays=arrays), Storage())
     return make_splits(source, SplitPlan(val_fraction=0.5, calibration_images=NUM_CALIBRATION))
 
 

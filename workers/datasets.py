@@ -16,11 +16,15 @@ from nas.store import datasets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
-from supernet.data import DataSource, DataSplits, SplitPlan, load_cache, load_source, make_splits, save_cache
+from supernet.data import FINGERPRINT_FORMAT, DataSource, DataSplits, Intake, SplitPlan, load_splits
+from supernet.data.survey import Survey
 from workers.context import JobContext
 from workers.dataset_files import PublishedSplits, publish_splits
 from workers.service import Finish
 from workers.uploads import local_source
+
+CACHES = "datasets"
+"""Below a worker's home; in it a folder for each fingerprint, which data sets of the same images share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,54 +35,38 @@ class DatasetReference:
     source: dict[str, Any]
     split: dict[str, Any]
     fingerprint: str
-    cache: Path
-    published: PublishedSplits | None = None
-    """The splits as the import published them; None for a data set of an older release."""
+    caches: Path
+    """Folder of this machine's decoded images."""
+    num_unreadable: int = 0
+    """Images of the source that were left out."""
+    stored_rule: str = ""
+    """How the images were brought to one shape."""
+
+    @property
+    def cache(self) -> Path:
+        """Where this machine keeps the decoded images."""
+        return self.caches / self.fingerprint
 
     def load(self, stop_check: StopCheck = never_stop) -> DataSplits:
-        """The splits, checked against the fingerprint: this machine's copy, else those published, else anew.
-
-        The source is wanted only where nothing was published, so it may be gone, or on another machine.
-        """
-        cached = self._cached()
-        if cached is not None:
-            return self._checked(cached)
-        if self.published is not None and self.published.are_there():
-            with self.published.fetched(self.cache.parent, self.split, stop_check) as splits:
-                save_cache(self._checked(splits), self.cache, stop_check)
-            return load_cache(self.cache)
-        # Checked before it is kept: a copy of changed images would outlive their restoration.
-        splits = import_splits(self.source, self.split, stop_check)
-        save_cache(self._checked(splits), self.cache, stop_check)
-        return load_cache(self.cache)
-
-    def _checked(self, splits: DataSplits) -> DataSplits:
-        if splits.fingerprint != self.fingerprint:
+        """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
+        plan = SplitPlan.from_json(self.split)
+        if self.cache.exists():
+            try:
+                return load_splits(self.cache, plan, stop_check)
+            except (OSError, ValueError, KeyError):
+                # Damaged, which costs time only.
+                shutil.rmtree(self.cache, ignore_errors=True)
+        intake = Intake(self.data_source(), self.caches, stop_check)
+        if intake.decode().fingerprint != self.fingerprint:
             raise DatasetError(
                 f"the images of data set {self.dataset_id} have changed since it was registered; "
                 "restore them, or register them as a new data set"
             )
-        return splits
-
-    def _cached(self) -> DataSplits | None:
-        """This machine's copy; none where there is none, or where it is damaged, which costs time only."""
-        try:
-            return load_cache(self.cache)
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(self.cache, ignore_errors=True)
-            return None
+        return intake.split(plan)
 
     def data_source(self) -> DataSource:
         """Where the images come from."""
         return DataSource.from_json(self.source)
-
-
-def import_splits(
-    source: dict[str, Any], split: dict[str, Any], stop_check: StopCheck = never_stop
-) -> DataSplits:
-    """Decode the source and draw the splits."""
-    images = load_source(DataSource.from_json(source), stop_check)
-    return make_splits(images, SplitPlan.from_json(split), stop_check)
 
 
 class DatasetImport:
@@ -90,19 +78,27 @@ class DatasetImport:
         self._home = home
 
     def run(self, job: Job, context: JobContext) -> Finish:
-        """Decode, split, keep, publish, and say what was found."""
-        context.report("decode", 0, 1)
+        """Survey, decode, split, keep, and say what was found: also where it has to be refused."""
+        context.report("survey", 0, 1)
         named = DataSource.from_json(job.spec["source"])
         with local_source(self._database, self._artifacts, named, context.check) as source:
-            splits = import_splits(source.to_json(), job.spec["split"], context.check)
-        save_cache(splits, cache_folder(self._home, job.resource_id), context.check)
-        context.report("decode", 1, 1)
-        contents = _contents(splits)
-        files = publish_splits(self._artifacts, job.resource_id, splits, self._home, context)
+            intake = Intake(source, self._home / CACHES, context.check)
+            try:
+                intake.decode(lambda done, total: context.report("decode", done, total))
+                splits = intake.split(SplitPlan.from_json(job.spec["split"]))
+            except DatasetError:
+                report = intake.report()
+                if report is not None:
+                    with context.transaction() as session:
+                        datasets.set_report(session, job.resource_id, report)
+                raise
+        assert intake.survey is not None  # what was decoded was surveyed
+        contents, found = _contents(splits, intake.survey), intake.report()
 
         def finish(session: Session) -> None:
             datasets.set_contents(session, job.resource_id, contents)
-            datasets.set_files(session, job.resource_id, files)
+            if found is not None:
+                datasets.set_report(session, job.resource_id, found)
 
         return finish
 
@@ -113,28 +109,32 @@ def dataset_reference(
     """The registered data set, ready to be loaded here."""
     with database.session() as session:
         found = datasets.get(session, dataset_id)
-        files = tuple(datasets.files(session, dataset_id))
-    if found.row.fingerprint is None:
+    row = found.row
+    if row.fingerprint is None:
         raise DatasetError(f"data set {dataset_id} is not imported: its job is {found.job.state}")
+    if row.fingerprint_format != FINGERPRINT_FORMAT:
+        # Drawn anew its splits would be others: images that trained a supernet would come to measure it.
+        raise DatasetError(
+            f"data set {dataset_id} was imported by an earlier version, which ordered and split its images "
+            f"otherwise (format {row.fingerprint_format}, now {FINGERPRINT_FORMAT}); its images need not "
+            "have changed: register the same source as a new data set, and train on that"
+        )
     return DatasetReference(
         dataset_id=dataset_id,
-        source=found.row.source,
+        source=row.source,
         split=found.job.spec["split"],
-        fingerprint=found.row.fingerprint,
-        cache=cache_folder(home, dataset_id),
-        published=PublishedSplits(artifacts=artifacts, files=files) if files else None,
+        fingerprint=row.fingerprint,
+        caches=home / CACHES,
+        num_unreadable=row.num_unreadable or 0,
+        stored_rule=row.stored_rule or "",
     )
 
 
-def cache_folder(home: Path, dataset_id: str) -> Path:
-    """Where a machine keeps the decoded images of a data set."""
-    return home / "datasets" / dataset_id
-
-
-def _contents(splits: DataSplits) -> DatasetContents:
+def _contents(splits: DataSplits, survey: Survey) -> DatasetContents:
     height, width = splits.image_size
     return DatasetContents(
         fingerprint=splits.fingerprint,
+        fingerprint_format=FINGERPRINT_FORMAT,
         num_classes=splits.num_classes,
         in_channels=splits.num_channels,
         image_height=height,
@@ -146,4 +146,6 @@ def _contents(splits: DataSplits) -> DatasetContents:
         num_calibration=len(splits.calibration),
         num_val=len(splits.val),
         num_test=len(splits.test),
+        num_unreadable=len(survey.unreadable),
+        stored_rule=survey.rule,
     )

@@ -1,4 +1,4 @@
-"""What killed and beaten attempts leave behind, removed once nobody can want it any more.
+"""What killed and beaten attempts leave behind, and unused copies, once nobody can want them any more.
 
 Nothing of a job that may go on is touched: checkpoints are what it resumes from, and a worker may be
 writing its files. A job's end is final, so from then on only what a row points to is wanted, and the newest
@@ -26,18 +26,21 @@ from nas.store.deletion import SUPERNET, folder_of
 from nas.store.jobs import JobQueue
 from supernet.training.checkpoint import newest_readable
 from workers.dataset_files import SCRATCH
+from workers.datasets import CACHES
 from workers.training_job import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
 _SCRATCH_LASTS_S = 24 * 3600.0
 """No packing of splits takes so long: what is older was left by a killed worker."""
+_UNUSED_S = 3600.0
+"""So long must decoded images lie untouched: they are there before the row that refers to them."""
 _LATER_LOOKS_S = 24 * 3600.0
 """The first look goes through all jobs that have ended, later ones through those of this long."""
 
 
 class Leftovers:
-    """The attempts' folders in the artefact store, and this machine's checkpoints."""
+    """The attempts' folders in the artefact store, this machine's checkpoints and decoded images."""
 
     def __init__(self, queue: JobQueue, database: Database, artifacts: ArtifactStore, home: Path) -> None:
         self._queue = queue
@@ -45,6 +48,7 @@ class Leftovers:
         self._artifacts = artifacts
         self._home = home
         self._checkpoints = home / CHECKPOINTS
+        self._caches = home / CACHES
         self._has_looked = False
 
     def remove(self) -> None:
@@ -57,6 +61,7 @@ class Leftovers:
         discards.remove_due(self._database, self._artifacts, within=within)
         self._remove_checkpoints()
         self._remove_scratch()
+        self._remove_caches()
         self._has_looked = True
 
     def _remove_attempts(
@@ -104,8 +109,25 @@ class Leftovers:
         with self._database.session() as session:
             return {by_folder[key] for key in discards.are_discarded(session, [*by_folder])}
 
+    def _remove_caches(self) -> None:
+        """Decoded images of no data set, and what is left of imports that were killed.
+
+        A home belongs to one database; images that another one refers to are decoded again when needed.
+        """
+        if not self._caches.is_dir():
+            return
+        folders = [folder for folder in self._caches.iterdir() if folder.is_dir() and _is_untouched(folder)]
+        if not folders:
+            return
+        with self._database.session() as session:
+            wanted = datasets.fingerprints(session)
+        for folder in folders:
+            if folder.name not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+                logger.info("unused decoded images removed", extra={"folder": folder.name})
+
     def _remove_scratch(self) -> None:
-        for folder in [*self._home.glob(f"{SCRATCH}*"), *self._home.glob(f"datasets/{SCRATCH}*")]:
+        for folder in self._home.glob(f"{SCRATCH}*"):
             if time.time() - folder.stat().st_mtime > _SCRATCH_LASTS_S:
                 shutil.rmtree(folder, ignore_errors=True)
                 logger.info("scratch of a killed worker removed", extra={"folder": str(folder)})
@@ -120,3 +142,13 @@ def _keep_newest(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _is_untouched(folder: Path) -> bool:
+    """Whether nothing in the folder was written, nor the folder itself used, for a while."""
+    try:
+        touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        # It has just been put in its place, or removed.
+        return False
+    return time.time() - touched > _UNUSED_S

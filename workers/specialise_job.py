@@ -29,7 +29,7 @@ from supernet.export.card import Card, Preprocessing, counted_costs
 from supernet.export.verify import IMAGES
 from supernet.extract import PlainNetwork, extract
 from workers.context import JobContext
-from workers.datasets import dataset_reference
+from workers.datasets import DatasetReference, dataset_reference
 from workers.figures import PublishedFigures, count_differing, settle_figures
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
@@ -111,6 +111,7 @@ class SpecialiseJob:
         return _Subject(
             trained,
             trained.space.canonical(trained.space.parse(subnet.architecture)),
+            data,
             data.load(context.check),
             fetch_weights(self._artifacts, trained.weights_uri, trained.checkpoint),
             context.check,
@@ -135,12 +136,14 @@ class _Subject:
         self,
         trained: TrainedSupernet,
         architecture: Architecture,
+        origin: DatasetReference,
         splits: DataSplits,
         weights: bytes,
         stop_check: StopCheck,
     ) -> None:
         self._trained = trained
         self._architecture = architecture
+        self._origin = origin
         self._data = ResizedSplits(splits)
         self._supernet = load_weights(trained.description, weights)
         self._evaluator = SubnetEvaluator(
@@ -214,6 +217,8 @@ class _Subject:
             supernet_id=row.id,
             data_fingerprint=splits.fingerprint,
             split_plan=splits.plan.to_json(),
+            num_unreadable=self._origin.num_unreadable,
+            stored_rule=self._origin.stored_rule,
             recipe=row.recipe,
             seeds={"training": row.seed, "splits": splits.plan.seed},
             code_version=version("nas-service"),

@@ -14,7 +14,15 @@ from api.downloads import download
 from api.pages import PageDep, each
 from api.problems import ProblemError
 from api.schemas.common import Page, ResourcePatch
-from api.schemas.datasets import Dataset, DatasetCreate, SplitFiles, describe_dataset, describe_split_file
+from api.schemas.datasets import (
+    Dataset,
+    DatasetCreate,
+    DatasetDetail,
+    SplitFiles,
+    describe_dataset,
+    describe_dataset_detail,
+    describe_split_file,
+)
 from api.strict import StrictRoute
 from nas.job import JobState
 from nas.store import datasets, uploads
@@ -52,13 +60,13 @@ def list_datasets(session: SessionDep, page: PageDep) -> Page[Dataset]:
 
 
 @router.get("/{dataset_id}", operation_id="get_dataset")
-def get_dataset(dataset_id: Name, session: SessionDep) -> Dataset:
-    """One data set."""
-    return describe_dataset(datasets.get(session, dataset_id))
+def get_dataset(dataset_id: Name, session: SessionDep) -> DatasetDetail:
+    """One data set, with the report on its images."""
+    return describe_dataset_detail(datasets.get(session, dataset_id))
 
 
 @router.patch("/{dataset_id}", operation_id="change_dataset")
-def change_dataset(dataset_id: Name, body: ResourcePatch, services: ServicesDep) -> Dataset:
+def change_dataset(dataset_id: Name, body: ResourcePatch, services: ServicesDep) -> DatasetDetail:
     """Rename a data set or label it anew, until its job has ended."""
     with services.database.begin() as session:
         rename(session, DatasetRow, dataset_id, body.changes(), noun="data set")

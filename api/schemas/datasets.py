@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, RequestModel, Seed, job_shape
+from api.schemas.dataset_report import DatasetReport
 from nas.store.artifacts import Artifact
 from nas.store.resources import WithJob
 from nas.store.tables import DatasetRow
@@ -216,6 +217,18 @@ class Dataset(JobResource):
     counts: dict[str, int] | None = Field(
         description="Images by split; those of calibration are also in train."
     )
+    num_unreadable: int | None = Field(
+        description="Images of the source that could not be read and were left out."
+    )
+    stored_rule: str | None = Field(description="How the images were brought to one shape.")
+
+
+class DatasetDetail(Dataset):
+    """A data set with the report on its images."""
+
+    report: DatasetReport | None = Field(
+        description="What the import found, also of images that it refused; null until it has looked at them."
+    )
 
 
 class SplitFile(AnswerModel):
@@ -235,6 +248,11 @@ class SplitFiles(AnswerModel):
 
 
 _CONTENTS = tuple(name for name in Dataset.model_fields if name not in {*JobResource.model_fields, "counts"})
+
+
+def describe_dataset_detail(found: WithJob[DatasetRow]) -> DatasetDetail:
+    """The data set as an answer of its own shows it; the row's session must be open."""
+    return DatasetDetail(**describe_dataset(found).model_dump(), report=found.row.report)
 
 
 def describe_dataset(found: WithJob[DatasetRow]) -> Dataset:

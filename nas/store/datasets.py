@@ -22,6 +22,8 @@ class DatasetContents:
     """What the import found in the images."""
 
     fingerprint: str
+    fingerprint_format: int
+    """Of `supernet.data`: fingerprints of different formats say nothing of each other."""
     num_classes: int
     in_channels: int
     image_height: int
@@ -33,6 +35,10 @@ class DatasetContents:
     num_calibration: int
     num_val: int
     num_test: int
+    num_unreadable: int
+    """Images of the source that could not be read and were left out."""
+    stored_rule: str
+    """How the images were brought to one shape, in words."""
 
 
 def create(
@@ -62,6 +68,7 @@ def set_contents(session: Session, dataset_id: str, contents: DatasetContents) -
     """What the import found; imported again, it is replaced."""
     row = get_row(session, DatasetRow, dataset_id, noun="data set")
     row.fingerprint = contents.fingerprint
+    row.fingerprint_format = contents.fingerprint_format
     row.num_classes = contents.num_classes
     row.in_channels = contents.in_channels
     row.image_height, row.image_width = contents.image_height, contents.image_width
@@ -69,6 +76,7 @@ def set_contents(session: Session, dataset_id: str, contents: DatasetContents) -
     row.mean, row.std = [*contents.mean], [*contents.std]
     row.num_train, row.num_calibration = contents.num_train, contents.num_calibration
     row.num_val, row.num_test = contents.num_val, contents.num_test
+    row.num_unreadable, row.stored_rule = contents.num_unreadable, contents.stored_rule
     session.flush()
 
 
@@ -110,3 +118,15 @@ def _as_artifact(row: DatasetFileRow) -> Artifact:
         media_type=row.media_type,
         uri=row.uri,
     )
+
+
+def set_report(session: Session, dataset_id: str, report: dict[str, Any]) -> None:
+    """What the import saw of the images, whether or not it could take them in."""
+    get_row(session, DatasetRow, dataset_id, noun="data set").report = report
+    session.flush()
+
+
+def fingerprints(session: Session) -> set[str]:
+    """Of all data sets that are imported."""
+    found = session.scalars(select(DatasetRow.fingerprint).where(DatasetRow.fingerprint.is_not(None)))
+    return {fingerprint for fingerprint in found if fingerprint is not None}

@@ -180,6 +180,11 @@ class DatasetRow(ResourceRow):
     num_calibration: Mapped[int | None]
     num_val: Mapped[int | None]
     num_test: Mapped[int | None]
+    fingerprint_format: Mapped[int | None]
+    num_unreadable: Mapped[int | None]
+    stored_rule: Mapped[str | None]
+    # Shown, never queried; with its list of unreadable images too long to be read for nothing.
+    report: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
 
     __table_args__ = (Index(None, "created_at", "id"),)
 

@@ -33,7 +33,8 @@ class TrainingBatches:
         self.seed = seed
         self.augmentation = augmentation
         self.steps_per_epoch = len(splits.train) // batch_size
-        self._images = torch.from_numpy(splits.train.images)
+        self._pixels = torch.from_numpy(splits.train.pixels)
+        self._rows = torch.from_numpy(splits.train.rows)
         self._labels = torch.from_numpy(splits.train.labels)
         self._mean, self._std = splits.mean, splits.std
         self._order = (-1, np.empty(0, dtype=np.int64))
@@ -46,7 +47,7 @@ class TrainingBatches:
         """
         part = self._part(rank, world_size)
         chosen = torch.from_numpy(self._indices(step)[part])
-        images = standardise(self._images[chosen], self._mean, self._std)
+        images = standardise(self._pixels[self._rows[chosen]], self._mean, self._std)
         # Drawn for the whole batch and then cut, so that they do not depend on the number of ranks.
         rng = np.random.default_rng([self.seed, _SHIFT_STREAM, step])
         shifts = draw_shifts(self.augmentation, self.batch_size, rng).part(part)

@@ -1,35 +1,50 @@
-"""Labelled images held in memory, and the fingerprint of their content."""
+"""Labelled images of one size, as the rows of an array that several sets may share."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DatasetError
-from nas.ports import StopCheck, never_stop
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
-    """Images with one label each, all of one size; shapes: n images, c channels, h high, w wide."""
+    """Images with one label each, all of one size; shapes: n images, c channels, h high, w wide.
 
-    images: NDArray[np.uint8]
-    """(n, c, h, w), C-contiguous, as decoded: 0 to 255."""
+    The pixels may be a memory map of more images than fit into memory: `pieces` goes through a set
+    without holding it, `images` holds it.
+    """
+
+    pixels: NDArray[np.uint8]
+    """(N, c, h, w), C-contiguous, as decoded: 0 to 255; those of the set and of others."""
+    rows: NDArray[np.int64]
+    """(n,), where in `pixels` each image of the set lies."""
     labels: NDArray[np.int64]
     """(n,), each an index into `class_names`."""
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _check_arrays(self.images, self.labels)
+        _check_arrays(self.pixels, self.rows, self.labels)
         _check_labels(self.labels, self.class_names)
+
+    @classmethod
+    def whole(
+        cls, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: tuple[str, ...]
+    ) -> ImageSet:
+        """All of `images`, in their order."""
+        return cls(pixels=images, rows=np.arange(len(images)), labels=labels, class_names=class_names)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """(n, c, h, w): a copy in memory of every image of the set."""
+        return self.pixels[self.rows]
 
     @property
     def num_classes(self) -> int:
@@ -40,49 +55,31 @@ class ImageSet:
         """(num_classes,) images of each class."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
-    def take(self, indices: NDArray[np.int64]) -> ImageSet:
-        """A copy of the images at `indices`, in that order."""
+    def take(self, positions: NDArray[np.int64]) -> ImageSet:
+        """The images at `positions` of this set, in that order; no pixel is copied."""
         return ImageSet(
-            images=np.ascontiguousarray(self.images[indices]),
-            labels=self.labels[indices],
+            pixels=self.pixels,
+            rows=self.rows[positions],
+            labels=self.labels[positions],
             class_names=self.class_names,
         )
 
-
-def content_fingerprint(sets: Sequence[ImageSet], stop_check: StopCheck = never_stop) -> str:
-    """SHA-256 of the pixels, labels and class names of `sets`, in order.
-
-    Decoded content only: file names, row groups, compression and the number of files do not matter,
-    the order of the images and the bounds between the sets do.
-    """
-    whole = hashlib.sha256(json.dumps(sets[0].class_names).encode())
-    for images in sets:
-        whole.update(f"set of {len(images)}".encode())
-        for digest in _image_digests(images):
-            stop_check()
-            whole.update(digest)
-    return whole.hexdigest()
+    def pieces(self, num_images: int) -> Iterator[NDArray[np.uint8]]:
+        """The images, so many at a time, in their order."""
+        for start in range(0, len(self), num_images):
+            yield self.pixels[self.rows[start : start + num_images]]
 
 
-def _image_digests(images: ImageSet) -> Iterator[bytes]:
-    shape = repr(images.images.shape[1:]).encode()
-    for pixels, label in zip(images.images, images.labels.tolist(), strict=True):
-        digest = hashlib.sha256(shape)
-        digest.update(label.to_bytes(8, "little"))
-        digest.update(pixels.data)
-        yield digest.digest()
-
-
-def _check_arrays(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or not images.flags.c_contiguous:
+def _check_arrays(pixels: NDArray[np.uint8], rows: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or not pixels.flags.c_contiguous:
         raise DatasetError(
-            f"images of type {images.dtype} and shape {images.shape} are not a C-contiguous uint8 array "
+            f"images of type {pixels.dtype} and shape {pixels.shape} are not a C-contiguous uint8 array "
             "(n, c, h, w); convert them first"
         )
-    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+    if labels.dtype != np.int64 or labels.shape != rows.shape:
         raise DatasetError(
             f"labels of type {labels.dtype} and shape {labels.shape} are not int64, one for each of "
-            f"{len(images)} images; convert them first"
+            f"{len(rows)} images; convert them first"
         )
 
 

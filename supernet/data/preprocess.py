@@ -37,6 +37,17 @@ def resize_uint8(images: Tensor, resolution: int) -> Tensor:
     return resized
 
 
+def _resized(images: ImageSet, resolution: int) -> Tensor:
+    """The images of a set, of which only the resized ones are ever all in memory."""
+    pixels = images.pixels
+    resized = torch.empty((len(images), pixels.shape[1], resolution, resolution), dtype=torch.uint8)
+    for place, piece in zip(
+        resized.split(_RESIZE_CHUNK_IMAGES), images.pieces(_RESIZE_CHUNK_IMAGES), strict=True
+    ):
+        place.copy_(resize_uint8(torch.from_numpy(piece), resolution))
+    return resized
+
+
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """float32 images in channels_last memory, about 0 on average with deviation about 1."""
     return to_channels_last(standardise(images, mean, std))
@@ -95,7 +106,7 @@ class ResizedSplits:
     def _at(self, name: str, resolution: int) -> Tensor:
         key = (name, resolution)
         if key not in self._resized:
-            self._resized[key] = resize_uint8(torch.from_numpy(self._set(name).images), resolution)
+            self._resized[key] = _resized(self._set(name), resolution)
         self._resized.move_to_end(key)
         self._drop_unused()
         return self._resized[key]

@@ -1,7 +1,8 @@
 """Train, calibration, search-val and test: who may see which image.
 
-Every split is stratified by class and drawn from one seed, so that the same images and the same
-plan always give the same splits.
+Splits that the source itself has are used as they are. What it does not have is drawn from its training
+images, stratified by class and from one seed, so that the same images and the same plan always give
+the same splits. Copies of one image never come to lie on both sides of a draw.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
-from supernet.data.decoded import SourceImages
-from supernet.data.images import ImageSet, content_fingerprint
+from supernet.data.decoded import CanonicalOrder, DecodedImages
+from supernet.data.images import ImageSet
+from supernet.data.listing import GivenSplit
+from supernet.data.pool import Pool, check_classes, class_shares
 
 _STATISTICS_CHUNK_IMAGES = 1024
 
@@ -26,9 +29,9 @@ class SplitPlan:
     """How the splits are drawn."""
 
     test_fraction: float = 0.2
-    """Of all images, where the source has no test split."""
+    """Of the source's training images, where it has no test split."""
     val_fraction: float = 0.1
-    """Of the images that are not test."""
+    """Of the training images that are not test, where the source has no validation split."""
     val_images_wanted: int = 1000
     """Where `val_fraction` gives fewer, val grows to this many, but never past twice `val_fraction`.
 
@@ -91,12 +94,12 @@ class DataSplits:
 
     @property
     def num_channels(self) -> int:
-        return int(self.train.images.shape[1])
+        return int(self.train.pixels.shape[1])
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels, as stored."""
-        return self.train.images.shape[2], self.train.images.shape[3]
+        return self.train.pixels.shape[2], self.train.pixels.shape[3]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,40 +112,78 @@ class DataSplits:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draw:
+    """Which images are in which split, and what that makes of the training images.
+
+    Positions are those in the canonical order of the source's images, calibration's those in train.
+    """
+
+    train: NDArray[np.int64]
+    calibration: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 def make_splits(
-    source: SourceImages, plan: SplitPlan | None = None, stop_check: StopCheck = never_stop
+    source: DecodedImages, plan: SplitPlan | None = None, stop_check: StopCheck = never_stop
 ) -> DataSplits:
     """`source` split as `plan` says (by default, `SplitPlan()`)."""
     plan = plan or SplitPlan()
-    _check_classes(source)
-    rng = np.random.default_rng(plan.seed)
-    rest, test = source.train, source.test
-    if test is None:
-        rest, test = _held_out(rest, round(plan.test_fraction * len(rest)), rng, num_later_splits=2)
-    train, val = _held_out(rest, _num_val(plan, len(rest)), rng, num_later_splits=1)
-    mean, std = channel_statistics(train, stop_check)
-    sets = [source.train, source.test] if source.test else [source.train]
+    return assemble_splits(source, plan, draw_splits(source, plan, stop_check))
+
+
+def assemble_splits(source: DecodedImages, plan: SplitPlan, draw: Draw) -> DataSplits:
+    """The splits of `source` that were drawn before."""
+    whole = source.all()
     return DataSplits(
-        train=train,
-        calibration=_calibration_indices(train, plan, rng),
-        val=val,
-        test=test,
+        train=whole.take(draw.train),
+        calibration=draw.calibration,
+        val=whole.take(draw.val),
+        test=whole.take(draw.test),
         plan=plan,
-        mean=mean,
-        std=std,
-        fingerprint=content_fingerprint(sets, stop_check),
+        mean=draw.mean,
+        std=draw.std,
+        fingerprint=source.fingerprint,
     )
+
+
+def draw_splits(source: DecodedImages, plan: SplitPlan, stop_check: StopCheck = never_stop) -> Draw:
+    """Draw what the source does not give, and measure the training images."""
+    order = source.order
+    check_classes(order)
+    rng = np.random.default_rng(plan.seed)
+    given = {split: _positions(order, split) for split in GivenSplit}
+    rest, test, val = Pool.of(order), given[GivenSplit.TEST], given[GivenSplit.VAL]
+    is_val_given = GivenSplit.VAL in order.counts
+    if GivenSplit.TEST not in order.counts:
+        num_test = round(plan.test_fraction * len(rest))
+        rest, test = rest.held_out(num_test, rng, num_later_splits=1 if is_val_given else 2)
+    if not is_val_given:
+        rest, val = rest.held_out(_num_val(plan, len(rest)), rng, num_later_splits=1)
+    train = source.all().take(rest.positions)
+    mean, std = channel_statistics(train, stop_check)
+    calibration = _calibration_indices(train, plan, rng)
+    return Draw(train=rest.positions, calibration=calibration, val=val, test=test, mean=mean, std=std)
+
+
+def _positions(order: CanonicalOrder, split: GivenSplit) -> NDArray[np.int64]:
+    where = order.bounds(split)
+    return np.arange(where.start, where.stop)
 
 
 def channel_statistics(
     images: ImageSet, stop_check: StopCheck = never_stop
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of each channel, pixels as 0 to 1, from exact counts of the 256 values."""
-    counts = np.zeros((images.images.shape[1], 256), dtype=np.int64)
+    counts = np.zeros((images.pixels.shape[1], 256), dtype=np.int64)
+    # Counts do not depend on the order, and a file is read fastest in its own.
+    in_file_order = images.take(np.argsort(images.rows))
     # In pieces: bincount widens its argument eightfold.
-    for start in range(0, len(images), _STATISTICS_CHUNK_IMAGES):
+    for piece in in_file_order.pieces(_STATISTICS_CHUNK_IMAGES):
         stop_check()
-        piece = images.images[start : start + _STATISTICS_CHUNK_IMAGES]
         for channel, count in enumerate(counts):
             count += np.bincount(piece[:, channel].ravel(), minlength=256)
     weight = counts / counts.sum(axis=1, keepdims=True)
@@ -158,36 +199,12 @@ def _num_val(plan: SplitPlan, num_images: int) -> int:
     return round(min(wanted, 2 * plan.val_fraction * num_images, num_images / 2))
 
 
-def _held_out(
-    images: ImageSet, num_held_out: int, rng: np.random.Generator, *, num_later_splits: int
-) -> tuple[ImageSet, ImageSet]:
-    """(what is left, what is held out), both in their old order.
-
-    Of each class at least one image is held out, and one is left for each of the splits to come.
-    """
-    counts = images.class_counts
-    wanted = np.clip(_shares(counts, num_held_out), 1, counts - num_later_splits)
-    chosen = _stratified_draw(images.labels, wanted, rng)
-    mask = np.zeros(len(images), dtype=bool)
-    mask[chosen] = True
-    return images.take(np.flatnonzero(~mask)), images.take(np.flatnonzero(mask))
-
-
 def _calibration_indices(train: ImageSet, plan: SplitPlan, rng: np.random.Generator) -> NDArray[np.int64]:
     total = min(plan.calibration_images, len(train))
-    chosen = _stratified_draw(train.labels, _shares(train.class_counts, total), rng)
+    chosen = _stratified_draw(train.labels, class_shares(train.class_counts, total), rng)
     # Mixed: statistics are a mean over batches, and a batch of one class describes no one.
     rng.shuffle(chosen)
     return chosen
-
-
-def _shares(class_counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """`total` divided in proportion to `class_counts`, by largest remainder; ties to the lower class."""
-    exact = class_counts * total / class_counts.sum()
-    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
-    by_remainder = np.argsort(shares - exact, kind="stable")
-    shares[by_remainder[: total - shares.sum()]] += 1
-    return shares
 
 
 def _stratified_draw(
@@ -196,29 +213,3 @@ def _stratified_draw(
     """Indices of `wanted[c]` random images of each class c, class after class."""
     drawn = [rng.permutation(np.flatnonzero(labels == c))[:count] for c, count in enumerate(wanted)]
     return np.concatenate(drawn)
-
-
-def _check_classes(source: SourceImages) -> None:
-    names = source.train.class_names
-    if len(names) < 2:
-        raise DatasetError(f"classes {names} are fewer than 2: there is nothing to tell apart; add a class")
-    _check_enough(source.train, least=3 if source.test is None else 2, split="train")
-    if source.test is None:
-        return
-    _check_enough(source.test, least=1, split="test")
-    own, other = source.train.images.shape[1:], source.test.images.shape[1:]
-    if own != other or names != source.test.class_names:
-        raise DatasetError(
-            f"train holds {own} images of the classes {names}, test {other} images of "
-            f"{source.test.class_names}; bring both to one size, channel count and list of classes"
-        )
-
-
-def _check_enough(images: ImageSet, *, least: int, split: str) -> None:
-    counts = images.class_counts
-    scarcest = int(counts.argmin())
-    if counts[scarcest] < least:
-        raise DatasetError(
-            f"class {images.class_names[scarcest]!r} has {counts[scarcest]} images in the source's {split} "
-            f"images, fewer than the {least} that let it appear in every split; add images or drop the class"
-        )

@@ -107,6 +107,10 @@ class Card:
     """SHA-256 of the data set's content, before splitting."""
     split_plan: Mapping[str, Any]
     """How the splits were drawn from it."""
+    num_unreadable: int
+    """Images of the source that could not be read and were left out of the data set."""
+    stored_rule: str
+    """How the source's images were brought to the one shape in which the data set holds them."""
     recipe: Mapping[str, Any]
     """The training recipe, defaults filled in."""
     seeds: Mapping[str, int]
@@ -172,7 +176,12 @@ class Card:
     def _provenance(self) -> dict[str, Any]:
         return {
             "supernet": {"id": self.supernet_id, "checkpoint_sha256": self.checkpoint},
-            "data": {"fingerprint_sha256": self.data_fingerprint, "splits": dict(self.split_plan)},
+            "data": {
+                "fingerprint_sha256": self.data_fingerprint,
+                "splits": dict(self.split_plan),
+                "stored_as": self.stored_rule,
+                "num_unreadable_left_out": self.num_unreadable,
+            },
             "batch_norm_statistics": {"origin": "recalibrated for this network", "on": self.calibration},
             "recipe": dict(self.recipe),
             "training": {

@@ -28,6 +28,7 @@ NUM_VAL = 200
 
 CONTENTS = DatasetContents(
     fingerprint="f" * 64,
+    fingerprint_format=2,
     num_classes=10,
     in_channels=1,
     image_height=8,
@@ -39,6 +40,8 @@ CONTENTS = DatasetContents(
     num_calibration=256,
     num_val=NUM_VAL,
     num_test=300,
+    num_unreadable=0,
+    stored_rule="one channel, 8 x 8 pixels",
 )
 
 POINT = TrainingPoint(

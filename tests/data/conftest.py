@@ -9,7 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from supernet.data import ImageSet, SourceImages, SplitPlan, make_splits
+from supernet.data import (
+    ArrayListing,
+    DataSource,
+    GivenSplit,
+    ImageSet,
+    Intake,
+    LabelledArrays,
+    SplitPlan,
+    Storage,
+    load_listing,
+    make_splits,
+)
 
 NAMES = ("cat", "dog", "eel", "fox")
 
@@ -19,11 +30,26 @@ def random_set(num_images=600, channels=3, size=8, seed=0, names=NAMES):
     rng = np.random.default_rng(seed)
     frequency = np.arange(1, len(names) + 1)
     labels = np.repeat(np.arange(len(names)), frequency * num_images // frequency.sum())
-    return ImageSet(
-        images=rng.integers(0, 256, (len(labels), channels, size, size), dtype=np.uint8),
-        labels=rng.permutation(labels),
-        class_names=names,
+    images = rng.integers(0, 256, (len(labels), channels, size, size), dtype=np.uint8)
+    return ImageSet.whole(images, rng.permutation(labels), names)
+
+
+def listing(train, val=None, test=None):
+    """Image sets as a source lists them."""
+    given = {GivenSplit.TRAIN: train, GivenSplit.VAL: val, GivenSplit.TEST: test}
+    return ArrayListing(
+        class_names=train.class_names,
+        arrays={
+            split: LabelledArrays(images=images.images.transpose(0, 2, 3, 1), labels=images.labels)
+            for split, images in given.items()
+            if images is not None
+        },
     )
+
+
+def decoded(train, val=None, test=None, **fields):
+    """Image sets as a source that was decoded; `fields` are those of `Storage`."""
+    return load_listing(listing(train, val, test), Storage(**fields))
 
 
 def encode(pixels, kind="PNG", **options):
@@ -54,6 +80,13 @@ def write_set(path, images, **options):
     return write_parquet(path, encoded, images.labels.tolist(), names=images.class_names, **options)
 
 
+def taken_in(folder, images, **fields):
+    """An image set as a Parquet file, taken in by way of a cache below `folder`."""
+    path = write_set(folder / "source" / f"{len(images)}.parquet", images)
+    source = DataSource.from_json({"kind": "parquet", "path": str(path), **fields})
+    return Intake(source, folder / "caches")
+
+
 @pytest.fixture
 def data_kit():
     """The builders above, for tests that cannot import this file by name."""
@@ -64,6 +97,14 @@ def data_kit():
         encode = staticmethod(encode)
         write_parquet = staticmethod(write_parquet)
         write_set = staticmethod(write_set)
+        listing = staticmethod(listing)
+        decoded = staticmethod(decoded)
+        taken_in = staticmethod(taken_in)
+        intake = staticmethod(Intake)
+
+        @staticmethod
+        def source(**fields):
+            return DataSource.from_json(fields)
 
     return Kit
 
@@ -72,4 +113,4 @@ def data_kit():
 def splits():
     """600 random RGB images of 8x8, four classes of unequal frequency, all splits made."""
     plan = SplitPlan(calibration_images=100, seed=3)
-    return make_splits(SourceImages(train=random_set(), test=None), plan)
+    return make_splits(decoded(random_set()), plan)

@@ -13,9 +13,7 @@ from supernet.data import (
     SourceKind,
     TrainingBatches,
     augmentation_for,
-    load_cache,
     normalise,
-    save_cache,
 )
 from supernet.data.augmentation import crop_and_flip, draw_shifts
 
@@ -169,7 +167,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(splits):
         Augmentation(crop_padding=-1, horizontal_flip=False)
 
 
-def test_cached_splits_give_the_very_same_batches(splits, tmp_path):
-    save_cache(splits, tmp_path / "cache")
-    cached = TrainingBatches(load_cache(tmp_path / "cache"), 32, 5, VARIED)
-    assert equal_batches(cached.batch(3), TrainingBatches(splits, 32, 5, VARIED).batch(3))
+def test_cached_splits_give_the_very_same_batches(splits, data_kit, tmp_path):
+    cached = data_kit.taken_in(tmp_path, data_kit.random_set()).split(splits.plan)
+    batches = TrainingBatches(cached, 32, 5, VARIED)
+    assert equal_batches(batches.batch(3), TrainingBatches(splits, 32, 5, VARIED).batch(3))

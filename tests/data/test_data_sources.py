@@ -2,24 +2,35 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from nas.errors import DatasetError
-from supernet.data import DataSource, ImageSet, SourceKind, content_fingerprint, load_source
+from supernet.data import DataSource, GivenSplit, ImageSet, SourceKind, load_source
 from supernet.data.decode import MAX_IMAGE_PIXELS
 
 CIFAR_TEST = Path(__file__).parents[3] / "shared" / "data" / "cifar10" / "test.parquet"
 
 
 def parquet(path, **fields):
-    return load_source(DataSource(kind=SourceKind.PARQUET, path=str(path), **fields))
+    return as_listed(DataSource(kind=SourceKind.PARQUET, path=str(path), **fields))
+
+
+def as_listed(source):
+    """The given splits, each in the order of the source, and the fingerprint."""
+    decoded = load_source(source)
+    sets = {split: decoded.given(split) for split in decoded.order.counts}
+    listed = {split: images.take(np.argsort(images.rows)) for split, images in sets.items()}
+    return SimpleNamespace(
+        fingerprint=decoded.fingerprint, **{split.value: listed.get(split) for split in GivenSplit}
+    )
 
 
 def test_digits_are_all_there_and_span_the_byte_range():
-    digits = load_source(DataSource(kind=SourceKind.BUNDLED, name="digits"))
+    digits = as_listed(DataSource(kind=SourceKind.BUNDLED, name="digits"))
     assert digits.test is None
     assert digits.train.images.shape == (1797, 1, 8, 8)
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
@@ -31,11 +42,11 @@ def test_digits_are_all_there_and_span_the_byte_range():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_lossless_parquet_gives_back_the_pixels_and_the_fingerprint(tmp_path, data_kit, channels):
     images = data_kit.random_set(60, channels=channels)
-    read = parquet(data_kit.write_set(tmp_path / "a.parquet", images)).train
-    assert np.array_equal(read.images, images.images)
-    assert np.array_equal(read.labels, images.labels)
-    assert read.class_names == images.class_names
-    assert content_fingerprint([read]) == content_fingerprint([images])
+    read = parquet(data_kit.write_set(tmp_path / "a.parquet", images))
+    assert np.array_equal(read.train.images, images.images)
+    assert np.array_equal(read.train.labels, images.labels)
+    assert read.train.class_names == images.class_names
+    assert read.fingerprint == data_kit.decoded(images).fingerprint
 
 
 def test_fingerprint_ignores_the_container_and_sees_the_content(tmp_path, data_kit):
@@ -45,19 +56,22 @@ def test_fingerprint_ignores_the_container_and_sees_the_content(tmp_path, data_k
     data_kit.write_set(tmp_path / "parts" / "data" / "train-00000-of-00002.parquet", first)
     data_kit.write_set(tmp_path / "parts" / "data" / "train-00001-of-00002.parquet", second)
     parts = parquet(tmp_path / "parts")
-    original = content_fingerprint([images])
-    assert content_fingerprint([whole.train]) == content_fingerprint([parts.train]) == original
+    original = data_kit.decoded(images).fingerprint
+    assert whole.fingerprint == parts.fingerprint == original
+    backwards = images.take(np.arange(len(images))[::-1])
+    assert data_kit.decoded(backwards).fingerprint == original
 
     pixels, labels = images.images.copy(), images.labels.copy()
     pixels[5, 0, 0, 0] ^= 1
     labels[5] = (labels[5] + 1) % 4
     changed = [
-        ImageSet(images=pixels, labels=images.labels, class_names=images.class_names),
-        ImageSet(images=images.images, labels=labels, class_names=images.class_names),
-        ImageSet(images=images.images, labels=images.labels, class_names=("a", "b", "c", "d")),
-        images.take(np.arange(len(images))[::-1]),
+        (ImageSet.whole(pixels, images.labels, images.class_names),),
+        (ImageSet.whole(images.images, labels, images.class_names),),
+        (ImageSet.whole(images.images, images.labels, ("a", "b", "c", "d")),),
+        (first, second),
+        (first, None, second),
     ]
-    prints = {content_fingerprint([each]) for each in changed} | {content_fingerprint([first, second])}
+    prints = {data_kit.decoded(*each).fingerprint for each in changed}
     assert original not in prints
     assert len(prints) == 5
 
@@ -67,7 +81,7 @@ def test_a_folder_gives_train_and_test(tmp_path, data_kit):
     data_kit.write_set(tmp_path / "train.parquet", train)
     data_kit.write_set(tmp_path / "test.parquet", test)
     folder = parquet(tmp_path)
-    files = load_source(
+    files = as_listed(
         DataSource(
             kind=SourceKind.PARQUET,
             train=str(tmp_path / "train.parquet"),
@@ -177,7 +191,7 @@ def test_a_missing_label_is_refused(tmp_path, data_kit):
 def test_files_that_name_the_classes_differently_are_refused(tmp_path, data_kit):
     images = data_kit.random_set(30)
     data_kit.write_set(tmp_path / "train.parquet", images)
-    other = ImageSet(images=images.images, labels=images.labels, class_names=("dog", "cat", "eel", "fox"))
+    other = ImageSet.whole(images.images, images.labels, ("dog", "cat", "eel", "fox"))
     data_kit.write_set(tmp_path / "test.parquet", other)
     with pytest.raises(DatasetError, match="names the classes"):
         parquet(tmp_path)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from containers import (
     write_folder,
     write_npz,
@@ -14,6 +15,7 @@ from containers import (
     write_zip,
 )
 
+from supernet.data import Augmentation, SplitPlan, TrainingBatches, load_source, make_splits
 from supernet.data.decode import ImageShape, decode_image
 from supernet.data.sources import DataSource, open_listing
 
@@ -79,3 +81,21 @@ def test_every_container_lists_the_same_labels_names_and_pixels(tmp_path, channe
             for image in listing.images()
         )
         assert found == expected, name
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_every_container_gives_the_same_fingerprint_splits_and_first_batch(tmp_path, channels):
+    reference = None
+    for name, source in every_container(tmp_path, three_hundred(channels)).items():
+        splits = make_splits(load_source(source), SplitPlan(seed=3, calibration_images=50))
+        batch = TrainingBatches(splits, 32, 7, Augmentation(crop_padding=2, horizontal_flip=True)).batch(0)
+        found = (splits, batch)
+        reference = reference or found
+        same, first = reference
+        assert splits.fingerprint == same.fingerprint, name
+        for split in ("train", "val", "test"):
+            own, theirs = getattr(splits, split), getattr(same, split)
+            assert np.array_equal(own.pixels[own.rows], theirs.pixels[theirs.rows]), name
+            assert np.array_equal(own.labels, theirs.labels), name
+        assert np.array_equal(splits.calibration, same.calibration), name
+        assert all(torch.equal(own, theirs) for own, theirs in zip(batch, first, strict=True)), name

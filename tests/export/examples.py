@@ -96,6 +96,8 @@ def digits_example():
         supernet_id="sn_1",
         data_fingerprint=splits.fingerprint,
         split_plan=splits.plan.to_json(),
+        num_unreadable=0,
+        stored_rule="as they were",
         recipe={"name": "bignas"},
         seeds={"training": 0},
         code_version="0.1.0",

@@ -14,6 +14,7 @@ from nas.store.supernets import TrainingPoint
 
 CONTENTS = DatasetContents(
     fingerprint="f00d",
+    fingerprint_format=2,
     num_classes=2,
     in_channels=1,
     image_height=8,
@@ -25,6 +26,8 @@ CONTENTS = DatasetContents(
     num_calibration=10,
     num_val=10,
     num_test=10,
+    num_unreadable=0,
+    stored_rule="one channel, 8 x 8 pixels",
 )
 
 

@@ -7,7 +7,16 @@ import torch
 from nas.trial import Split
 from search_spaces import SPACES
 from supernet.batchnorm import recalibrate
-from supernet.data import ImageSet, ResizedSplits, SourceImages, SplitPlan, make_splits
+from supernet.data import (
+    ArrayListing,
+    GivenSplit,
+    LabelledArrays,
+    ResizedSplits,
+    SplitPlan,
+    Storage,
+    load_listing,
+    make_splits,
+)
 from supernet.data.batches import calibration_batches, evaluation_batches
 from supernet.evaluate import CALIBRATION_BATCH_SIZE, EVALUATION_BATCH_SIZE, SubnetEvaluator
 from supernet.extract import extract
@@ -25,11 +34,13 @@ def random_data(side, *, num_val=80, num_calibration=32):
     rng = np.random.default_rng(0)
 
     def images(count):
-        pixels = rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-        return ImageSet(images=pixels, labels=np.arange(count) % 10, class_names=CLASSES)
+        pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return LabelledArrays(images=pixels, labels=np.arange(count) % 10)
 
+    arrays = {GivenSplit.TRAIN: images(2 * num_val), GivenSplit.TEST: images(10)}
+    listing = ArrayListing(class_names=CLASSES, arrays=arrays)
     plan = SplitPlan(val_fraction=0.5, calibration_images=num_calibration)
-    return ResizedSplits(make_splits(SourceImages(train=images(2 * num_val), test=images(10)), plan))
+    return ResizedSplits(make_splits(load_listing(listing, Storage()), plan))
 
 
 def data_for(space):

@@ -21,9 +21,9 @@ from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
 from nas.store.tables import UploadRow
 from search_spaces import SPACES
-from supernet.data import DataSource, SplitPlan
+from supernet.data import DataSource, SplitPlan, load_source
 from tests.conftest import administer
-from workers.datasets import DatasetReference, import_splits
+from workers.datasets import DatasetReference
 from workers.service import WorkerService
 from workers.settings import WorkerSettings
 from workers.wiring import build_service, ensure_ray
@@ -198,6 +198,6 @@ def digits(tmp_path_factory) -> DatasetReference:
         dataset_id="ds_digits",
         source=DIGITS,
         split=SPLIT,
-        fingerprint=import_splits(DIGITS, SPLIT).fingerprint,
-        cache=tmp_path_factory.mktemp("digits") / "cache",
+        fingerprint=load_source(DataSource.from_json(DIGITS)).fingerprint,
+        caches=tmp_path_factory.mktemp("digits"),
     )

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from nas.errors import DatasetError
 from nas.job import JobState
-from supernet.data import SplitPlan
+from nas.store import datasets
+from supernet.data import DataSource, SplitPlan, load_source
 from tests.workers.conftest import drained_when
-from workers.datasets import DatasetReference, cache_folder, dataset_reference, import_splits
+from workers.datasets import CACHES, DatasetReference, dataset_reference
 from workers.wiring import build_service
 
 NUM_IMAGES = 60
@@ -32,9 +34,10 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def write_images(path, *, first_seed: int = 0) -> None:
-    images = [{"bytes": png(first_seed + i), "path": None} for i in range(NUM_IMAGES)]
-    pq.write_table(pa.table({"image": images, "label": [i % 3 for i in range(NUM_IMAGES)]}), path)
+def write_images(path, *, first_seed: int = 0, reverse: bool = False, broken: tuple[int, ...] = ()) -> None:
+    order = range(NUM_IMAGES)[::-1] if reverse else range(NUM_IMAGES)
+    images = [{"bytes": b"?" if i in broken else png(first_seed + i), "path": None} for i in order]
+    pq.write_table(pa.table({"image": images, "label": [i % 3 for i in order]}), path)
 
 
 @pytest.fixture
@@ -47,13 +50,13 @@ def reference(tmp_path) -> DatasetReference:
         dataset_id="ds_images",
         source=source,
         split=split,
-        fingerprint=import_splits(source, split).fingerprint,
-        cache=tmp_path / "cache",
+        fingerprint=load_source(DataSource.from_json(source)).fingerprint,
+        caches=tmp_path / "caches",
     )
 
 
 def test_a_machine_without_a_copy_makes_the_very_same_splits(reference, tmp_path):
-    here, there = reference.load(), replace(reference, cache=tmp_path / "there").load()
+    here, there = reference.load(), replace(reference, caches=tmp_path / "there").load()
     assert here.fingerprint == there.fingerprint == reference.fingerprint
     for split in ("train", "val", "test"):
         assert np.array_equal(getattr(here, split).images, getattr(there, split).images)
@@ -62,13 +65,12 @@ def test_a_machine_without_a_copy_makes_the_very_same_splits(reference, tmp_path
 
 def test_a_copy_outlives_its_source(reference):
     reference.load()
-    shutil.rmtree(reference.cache.parent / "train.parquet", ignore_errors=True)
-    (reference.cache.parent / "train.parquet").unlink(missing_ok=True)
+    (reference.caches.parent / "train.parquet").unlink()
     assert reference.load().fingerprint == reference.fingerprint
 
 
 def test_changed_images_are_refused_until_they_are_restored(reference):
-    path = reference.cache.parent / "train.parquet"
+    path = reference.caches.parent / "train.parquet"
     write_images(path, first_seed=1000)
     for _ in range(2):
         with pytest.raises(DatasetError, match=r"ds_images have changed .*restore them, or register them"):
@@ -139,10 +141,10 @@ class StoppedError(Exception):
 
 def test_stopped_at_any_image_an_import_ends_there_and_leaves_nothing(reference, tmp_path):
     asked = []
-    replace(reference, cache=tmp_path / "whole").load(lambda: asked.append(None))
-    # Each image's header, its pixels and its fingerprint; the file three times, the statistics, seven arrays.
-    assert len(asked) == 3 * NUM_IMAGES + 11
-    for last in (0, 1, NUM_IMAGES, 2 * NUM_IMAGES + 5, len(asked) - 3, len(asked) - 1):
+    replace(reference, caches=tmp_path / "whole").load(lambda: asked.append(None))
+    # Each image's header and its pixels; the file three times, the statistics.
+    assert len(asked) == 2 * NUM_IMAGES + 4
+    for last in (0, 1, NUM_IMAGES, 2 * NUM_IMAGES, len(asked) - 2):
         left = [None] * last
 
         def stop(left=left):
@@ -151,9 +153,8 @@ def test_stopped_at_any_image_an_import_ends_there_and_leaves_nothing(reference,
             left.pop()
 
         with pytest.raises(StoppedError):
-            replace(reference, cache=tmp_path / "cut" / "cache").load(stop)
-        assert list((tmp_path / "cut").glob("**/*.npy")) == []
-        assert list((tmp_path / "cut").glob(".*")) == []
+            replace(reference, caches=tmp_path / "cut").load(stop)
+        assert list((tmp_path / "cut").glob("*")) == []
 
 
 def test_an_import_that_is_cancelled_ends_within_seconds(site, tmp_path):
@@ -179,7 +180,7 @@ def test_an_import_that_is_cancelled_ends_within_seconds(site, tmp_path):
     assert site.queue.get(dataset.job.id).state is JobState.CANCELLED
     # The import itself takes several times as long.
     assert time.monotonic() - told[0] < 5
-    assert not cache_folder(site.home, dataset.row.id).exists()
+    assert list((site.home / CACHES).glob("*")) == []
 
 
 def test_a_missing_source_fails_the_import_with_its_path(site, tmp_path):
@@ -193,3 +194,69 @@ def test_a_missing_source_fails_the_import_with_its_path(site, tmp_path):
     # What waits for it is told why.
     assert training.state is JobState.FAILED
     assert dataset.job.id in training.error
+
+
+def test_data_sets_of_the_same_images_share_one_copy(site, tmp_path):
+    write_images(tmp_path / "a.parquet")
+    write_images(tmp_path / "b.parquet", reverse=True)
+    added = [
+        site.add_dataset({"kind": "parquet", "path": str(tmp_path / name)})
+        for name in ("a.parquet", "b.parquet")
+    ]
+    site.work([dataset.job.id for dataset in added])
+    one, other = (dataset_reference(site.database, site.home, dataset.row.id) for dataset in added)
+    assert one.cache == other.cache
+    assert [folder.name for folder in (site.home / CACHES).iterdir()] == [one.fingerprint]
+
+
+def test_a_data_set_of_an_earlier_version_is_to_be_registered_again_and_not_called_changed(site):
+    dataset = site.add_dataset()
+    site.work([dataset.job.id])
+    with site.database.begin() as session:
+        session.execute(text("UPDATE datasets SET fingerprint_format = 1"))
+    with pytest.raises(DatasetError, match=r"earlier version, .*register the same source as a new data set"):
+        dataset_reference(site.database, site.home, dataset.row.id)
+
+
+def stored(site, dataset):
+    """(the job, the row's columns, the report)."""
+    with site.database.session() as session:
+        found = datasets.get(session, dataset.row.id)
+        return found.job, found.row, found.row.report
+
+
+def test_a_source_with_broken_images_is_refused_with_their_list_and_taken_in_without_them(site, tmp_path):
+    path = tmp_path / "train.parquet"
+    write_images(path, broken=(4, 9))
+    strict, lenient = (
+        site.add_dataset({"kind": "parquet", "path": str(path), "skip_unreadable": skip})
+        for skip in (False, True)
+    )
+    site.work([strict.job.id, lenient.job.id])
+    job, row, report = stored(site, strict)
+    assert job.state is JobState.FAILED
+    assert "2 of 60 images cannot be read: row 4 of train.parquet" in job.error
+    assert row.fingerprint is None
+    assert [each["where"] for each in report["unreadable"]["images"]] == [
+        "row 4 of train.parquet",
+        "row 9 of train.parquet",
+    ]
+    job, row, report = stored(site, lenient)
+    assert job.state is JobState.SUCCEEDED
+    assert row.num_unreadable == report["unreadable"]["count"] == 2
+    assert row.num_train + row.num_val + row.num_test == NUM_IMAGES - 2
+    reference = dataset_reference(site.database, site.home, lenient.row.id)
+    assert (reference.num_unreadable, reference.stored_rule) == (2, report["stored"]["rule"])
+    assert len(reference.load().train) == row.num_train
+
+
+def test_classes_that_cannot_be_split_are_refused_with_their_counts_in_the_report(site, tmp_path):
+    path = tmp_path / "train.parquet"
+    images = [{"bytes": png(i), "path": None} for i in range(20)]
+    pq.write_table(pa.table({"image": images, "label": [0] * 18 + [1] * 2}), path)
+    dataset = site.add_dataset({"kind": "parquet", "path": str(path)})
+    site.work([dataset.job.id])
+    job, _, report = stored(site, dataset)
+    assert job.state is JobState.FAILED
+    assert "class '1' has 2 images" in job.error
+    assert [each["images"] for each in report["classes"]] == [{"train": 18}, {"train": 2}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from nas.store.deletion import SUPERNET, delete_resource
 from supernet.training import load_checkpoint, save_checkpoint
 from tests.training.checkpoint_fixture import tiny_trainer
 from tests.workers.conftest import SPACE, drained_when
+from workers.datasets import CACHES, dataset_reference
 from workers.leftovers import Leftovers
 from workers.training_job import checkpoint_folder
 from workers.wiring import build_service
@@ -245,3 +247,37 @@ def test_scratch_that_a_killed_worker_left_is_removed_after_a_day(site, leftover
     leftovers.remove()
     assert not old.exists()
     assert (fresh / "train.npz").exists()
+
+
+def test_decoded_images_of_no_data_set_go_once_they_lie_untouched(site, leftovers):
+    dataset = site.add_dataset()
+    site.work([dataset.job.id])
+    wanted = dataset_reference(site.database, site.home, dataset.row.id).cache
+    unused, killed = wanted.with_name("0" * 64), wanted.with_name(".killed")
+    for folder in (unused, killed):
+        folder.mkdir()
+        (folder / "pixels.npy").write_bytes(b"1")
+    leftovers.remove()
+    # An import may be at work in them.
+    assert unused.is_dir()
+    assert killed.is_dir()
+    long_ago = time.time() - 2 * 3600
+    for path in (unused, unused / "pixels.npy", killed, wanted, *wanted.iterdir()):
+        os.utime(path, (long_ago, long_ago))
+    leftovers.remove()
+    assert not unused.exists()
+    assert killed.is_dir()
+    os.utime(killed / "pixels.npy", (long_ago, long_ago))
+    leftovers.remove()
+    assert [folder.name for folder in wanted.parent.iterdir()] == [wanted.name]
+
+
+def test_decoded_images_in_use_by_somebody_lie_not_untouched(site, leftovers, digits):
+    digits = replace(digits, caches=site.home / CACHES)
+    digits.load()
+    long_ago = time.time() - 2 * 3600
+    for path in (digits.cache, *digits.cache.iterdir()):
+        os.utime(path, (long_ago, long_ago))
+    digits.load()
+    leftovers.remove()
+    assert digits.cache.is_dir()
