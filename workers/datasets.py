@@ -53,7 +53,7 @@ class DatasetReference:
             except (OSError, ValueError, KeyError):
                 # Damaged, which costs time only.
                 shutil.rmtree(self.cache, ignore_errors=True)
-        intake = Intake(self.data_source(), self.caches, stop_check)
+        intake = Intake.of(self.data_source(), self.caches, stop_check)
         if intake.decode().fingerprint != self.fingerprint:
             raise DatasetError(
                 f"the images of data set {self.dataset_id} have changed since it was registered; "
@@ -76,7 +76,7 @@ class DatasetImport:
     def run(self, job: Job, context: JobContext) -> Finish:
         """Survey, decode, split, keep, and say what was found: also where it has to be refused."""
         context.report("survey", 0, 1)
-        intake = Intake(DataSource.from_json(job.spec["source"]), self._home / CACHES, context.check)
+        intake = Intake.of(DataSource.from_json(job.spec["source"]), self._home / CACHES, context.check)
         try:
             intake.decode(lambda done, total: context.report("decode", done, total))
             splits = intake.split(SplitPlan.from_json(job.spec["split"]))

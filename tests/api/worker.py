@@ -44,6 +44,19 @@ CONTENTS = DatasetContents(
     stored_rule="one channel, 8 x 8 pixels",
 )
 
+REPORT = {
+    "num_images": 1500,
+    "given_splits": {"train": 1500},
+    "classes": [{"name": str(d), "images": {"train": 120, "val": 20, "test": 30}} for d in range(10)],
+    "imbalance": 1.0,
+    "stored": {"channels": 1, "height": 8, "width": 8, "rule": CONTENTS.stored_rule},
+    "sizes": None,
+    "modes": {"L": 1500},
+    "duplicates": {"within": {"train": 0}, "across": {}, "contradictory": 0},
+    "unreadable": {"count": 1, "listed_at_most": 1000, "images": [{"where": "row 3", "reason": "cut short"}]},
+    "warnings": ["1 images could not be read."],
+}
+
 POINT = TrainingPoint(
     epoch=1,
     step=10,
@@ -84,6 +97,14 @@ class PlayedWorker:
     def import_dataset(self) -> None:
         with self.job(JobKind.IMPORT_DATASET) as (session, dataset_id):
             datasets.set_contents(session, dataset_id, CONTENTS)
+            datasets.set_report(session, dataset_id, REPORT)
+
+    def refuse_dataset(self) -> None:
+        """As an import that finds unreadable images: the report stays, the job fails."""
+        lease = self.claim(JobKind.IMPORT_DATASET)
+        with self.queue.leased(lease) as session:
+            datasets.set_report(session, lease.job.resource_id, REPORT)
+        self.queue.fail(lease, "1 of 1501 images cannot be read")
 
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
