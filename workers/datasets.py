@@ -140,4 +140,5 @@ def _contents(splits: DataSplits, survey: Survey) -> DatasetContents:
         num_test=len(splits.test),
         num_unreadable=len(survey.unreadable),
         stored_rule=survey.rule,
+        given_splits=[split.value for split in survey.class_counts],
     )

@@ -36,6 +36,7 @@ def test_a_data_set_shows_what_the_import_found(client, worker):
     assert dataset["class_names"] == [str(digit) for digit in range(10)]
     assert dataset["counts"] == {"train": 1000, "calibration": 256, "val": NUM_VAL, "test": 300}
     assert (dataset["num_unreadable"], dataset["stored_rule"]) == (0, "one channel, 8 x 8 pixels")
+    assert dataset["given_splits"] == ["train"]
     assert dataset["report"] == REPORT
     (listed,) = client.datasets.list()
     assert "report" not in listed

@@ -201,6 +201,7 @@ def test_a_source_with_broken_images_is_refused_with_their_list_and_taken_in_wit
     ]
     job, row, report = stored(site, lenient)
     assert job.state is JobState.SUCCEEDED
+    assert row.given_splits == ["train"]
     assert row.num_unreadable == report["unreadable"]["count"] == 2
     assert row.num_train + row.num_val + row.num_test == NUM_IMAGES - 2
     reference = dataset_reference(site.database, site.home, lenient.row.id)
