@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import best, cifar10, costs, depthwise, evaluation, pareto, plot, spinning, step
+from bench import best, cifar10, costs, depthwise, evaluation, images, pareto, plot, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "best": best.main,
@@ -16,6 +16,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "depthwise": depthwise.main,
     "step": step.main,
     "evaluation": evaluation.main,
+    "images": images.main,
     "pareto": pareto.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,

@@ -57,6 +57,7 @@ CONTENTS = DatasetContents(
     num_test=10_000,
     num_unreadable=0,
     stored_rule="one channel, 8 x 8 pixels",
+    given_splits=["train"],
 )
 QUANTILES = {"loose": (0.8, 1.0), "medium": (0.3, 0.7), "tight": (0.0, 0.001)}
 """Between which quantiles of each cost the bounds are drawn."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck
 from nas.store.artifacts import Artifact, ArtifactStore
-from supernet.data import DataSplits, SplitPlan
-from supernet.data.split_files import SPLIT_FILES, read_split_files, write_split_file
+from supernet.data import DataSplits
+from supernet.data.listing import GivenSplit
+from supernet.data.split_files import SPLIT_FILES, SplitFilesListing, write_split_file
 from workers.context import JobContext
 
 _MEDIA_TYPE = "application/octet-stream"
@@ -29,19 +29,21 @@ class PublishedSplits:
 
     artifacts: ArtifactStore
     files: tuple[Artifact, ...]
+    given_splits: frozenset[GivenSplit]
+    """Those that the source itself had; the others were drawn from its train split."""
 
     def are_there(self) -> bool:
         """Whether the store has all of them."""
         return all(self.artifacts.exists(file.uri) for file in self.files)
 
     @contextmanager
-    def fetched(self, scratch: Path, plan: Mapping[str, Any], stop_check: StopCheck) -> Iterator[DataSplits]:
-        """The splits, their images in files below `scratch` that are gone afterwards."""
+    def fetched(self, scratch: Path, stop_check: StopCheck) -> Iterator[SplitFilesListing]:
+        """Their images, as the source had them; in files below `scratch` that are gone afterwards."""
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
             for file in self.files:
                 self._fetch(file, Path(folder) / file.name, stop_check)
-            yield read_split_files(Path(folder), SplitPlan.from_json(plan), stop_check)
+            yield SplitFilesListing.of(Path(folder), self.given_splits, stop_check)
 
     def _fetch(self, file: Artifact, target: Path, stop_check: StopCheck) -> None:
         digest = hashlib.sha256()

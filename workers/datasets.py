@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from nas.errors import DatasetError
 from nas.job import Job
 from nas.ports import StopCheck, never_stop
 from nas.store import datasets
-from nas.store.artifacts import ArtifactStore
+from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
 from supernet.data import FINGERPRINT_FORMAT, DataSource, DataSplits, Intake, SplitPlan, load_splits
-from supernet.data.survey import Survey
+from supernet.data.listing import GivenSplit
+from supernet.data.survey import Storage, Survey
 from workers.context import JobContext
 from workers.dataset_files import PublishedSplits, publish_splits
 from workers.service import Finish
@@ -41,6 +43,8 @@ class DatasetReference:
     """Images of the source that were left out."""
     stored_rule: str = ""
     """How the images were brought to one shape."""
+    published: PublishedSplits | None = None
+    """The splits as the import published them; None for a data set of an older release."""
 
     @property
     def cache(self) -> Path:
@@ -48,21 +52,29 @@ class DatasetReference:
         return self.caches / self.fingerprint
 
     def load(self, stop_check: StopCheck = never_stop) -> DataSplits:
-        """The splits, from this machine's copy or else from the source, checked against the fingerprint."""
-        plan = SplitPlan.from_json(self.split)
+        """The splits, checked against the fingerprint: this machine's copy, else those published, else anew.
+
+        The source is wanted only where nothing was published, so it may be gone, or on another machine.
+        """
         if self.cache.exists():
             try:
-                return load_splits(self.cache, plan, stop_check)
+                return load_splits(self.cache, SplitPlan.from_json(self.split), stop_check)
             except (OSError, ValueError, KeyError):
                 # Damaged, which costs time only.
                 shutil.rmtree(self.cache, ignore_errors=True)
-        intake = Intake(self.data_source(), self.caches, stop_check)
+        if self.published is not None and self.published.are_there():
+            with self.published.fetched(self.caches, stop_check) as listing:
+                storage = Storage(stored_size=listing.image_size)
+                return self._taken_in(Intake(lambda: listing, storage, self.caches, stop_check))
+        return self._taken_in(Intake.of(self.data_source(), self.caches, stop_check))
+
+    def _taken_in(self, intake: Intake) -> DataSplits:
         if intake.decode().fingerprint != self.fingerprint:
             raise DatasetError(
                 f"the images of data set {self.dataset_id} have changed since it was registered; "
                 "restore them, or register them as a new data set"
             )
-        return intake.split(plan)
+        return intake.split(SplitPlan.from_json(self.split))
 
     def data_source(self) -> DataSource:
         """Where the images come from."""
@@ -78,11 +90,11 @@ class DatasetImport:
         self._home = home
 
     def run(self, job: Job, context: JobContext) -> Finish:
-        """Survey, decode, split, keep, and say what was found: also where it has to be refused."""
+        """Survey, decode, split, keep, publish, and say what was found: also where it has to be refused."""
         context.report("survey", 0, 1)
         named = DataSource.from_json(job.spec["source"])
         with local_source(self._database, self._artifacts, named, context.check) as source:
-            intake = Intake(source, self._home / CACHES, context.check)
+            intake = Intake.of(source, self._home / CACHES, context.check)
             try:
                 intake.decode(lambda done, total: context.report("decode", done, total))
                 splits = intake.split(SplitPlan.from_json(job.spec["split"]))
@@ -94,9 +106,11 @@ class DatasetImport:
                 raise
         assert intake.survey is not None  # what was decoded was surveyed
         contents, found = _contents(splits, intake.survey), intake.report()
+        files = publish_splits(self._artifacts, job.resource_id, splits, self._home, context)
 
         def finish(session: Session) -> None:
             datasets.set_contents(session, job.resource_id, contents)
+            datasets.set_files(session, job.resource_id, files)
             if found is not None:
                 datasets.set_report(session, job.resource_id, found)
 
@@ -109,6 +123,7 @@ def dataset_reference(
     """The registered data set, ready to be loaded here."""
     with database.session() as session:
         found = datasets.get(session, dataset_id)
+        files = tuple(datasets.files(session, dataset_id))
     row = found.row
     if row.fingerprint is None:
         raise DatasetError(f"data set {dataset_id} is not imported: its job is {found.job.state}")
@@ -127,7 +142,15 @@ def dataset_reference(
         caches=home / CACHES,
         num_unreadable=row.num_unreadable or 0,
         stored_rule=row.stored_rule or "",
+        published=_published(artifacts, files, row.given_splits or []) if files else None,
     )
+
+
+def _published(
+    artifacts: ArtifactStore, files: tuple[Artifact, ...], given_splits: Sequence[str]
+) -> PublishedSplits:
+    given = frozenset(GivenSplit(name) for name in given_splits)
+    return PublishedSplits(artifacts=artifacts, files=files, given_splits=given)
 
 
 def _contents(splits: DataSplits, survey: Survey) -> DatasetContents:
@@ -148,4 +171,5 @@ def _contents(splits: DataSplits, survey: Survey) -> DatasetContents:
         num_test=len(splits.test),
         num_unreadable=len(survey.unreadable),
         stored_rule=survey.rule,
+        given_splits=[split.value for split in survey.class_counts],
     )

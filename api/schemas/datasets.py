@@ -221,6 +221,9 @@ class Dataset(JobResource):
         description="Images of the source that could not be read and were left out."
     )
     stored_rule: str | None = Field(description="How the images were brought to one shape.")
+    given_splits: list[str] | None = Field(
+        description="Splits that the source itself has; the others are drawn from its train split."
+    )
 
 
 class DatasetDetail(Dataset):

@@ -15,6 +15,7 @@ ALTER TABLE datasets
     ADD COLUMN fingerprint_format integer,
     ADD COLUMN num_unreadable integer,
     ADD COLUMN stored_rule text,
+    ADD COLUMN given_splits jsonb,
     ADD COLUMN report jsonb;
 UPDATE datasets SET fingerprint_format = 1, num_unreadable = 0 WHERE fingerprint IS NOT NULL;
 """
@@ -31,6 +32,7 @@ def downgrade() -> None:
             DROP COLUMN fingerprint_format,
             DROP COLUMN num_unreadable,
             DROP COLUMN stored_rule,
+            DROP COLUMN given_splits,
             DROP COLUMN report;
         """
     )

@@ -39,6 +39,8 @@ class DatasetContents:
     """Images of the source that could not be read and were left out."""
     stored_rule: str
     """How the images were brought to one shape, in words."""
+    given_splits: Sequence[str]
+    """Splits that the source itself has; the others were drawn from its train split."""
 
 
 def create(
@@ -77,6 +79,7 @@ def set_contents(session: Session, dataset_id: str, contents: DatasetContents) -
     row.num_train, row.num_calibration = contents.num_train, contents.num_calibration
     row.num_val, row.num_test = contents.num_val, contents.num_test
     row.num_unreadable, row.stored_rule = contents.num_unreadable, contents.stored_rule
+    row.given_splits = [*contents.given_splits]
     session.flush()
 
 

@@ -183,6 +183,7 @@ class DatasetRow(ResourceRow):
     fingerprint_format: Mapped[int | None]
     num_unreadable: Mapped[int | None]
     stored_rule: Mapped[str | None]
+    given_splits: Mapped[list[str] | None]
     # Shown, never queried; with its list of unreadable images too long to be read for nothing.
     report: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
 

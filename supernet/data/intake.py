@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nas.ports import StopCheck, never_stop
 from supernet.data.cache import load_splits, new_cache, pixel_file, put_in_place
 from supernet.data.decoded import DecodedImages, ImageProgress, decode_listing
+from supernet.data.listing import ImageListing
 from supernet.data.report import dataset_report
 from supernet.data.sources import DataSource, open_listing
 from supernet.data.splits import DataSplits, SplitPlan
@@ -16,9 +19,16 @@ from supernet.data.survey import Storage, Survey, survey_images
 class Intake:
     """One import. Nothing larger than one image, or what a source reads at once, is held in memory."""
 
-    def __init__(self, source: DataSource, caches: Path, stop_check: StopCheck = never_stop) -> None:
-        """`caches` is the folder of this machine's decoded images, each named by its fingerprint."""
-        self._source = source
+    def __init__(
+        self,
+        listing: Callable[[], ImageListing],
+        storage: Storage,
+        caches: Path,
+        stop_check: StopCheck = never_stop,
+    ) -> None:
+        """`listing` opens the images; `caches` is the folder of this machine's decoded ones."""
+        self._open_listing = listing
+        self._storage = storage
         self._caches = caches
         self._stop_check = stop_check
         self._decoded: DecodedImages | None = None
@@ -26,17 +36,21 @@ class Intake:
         self.survey: Survey | None = None
         """Of the headers, and of the pixels once they are decoded; None before."""
 
+    @classmethod
+    def of(cls, source: DataSource, caches: Path, stop_check: StopCheck = never_stop) -> Intake:
+        """The import of what `source` names, as it asks for it."""
+        return cls(partial(open_listing, source, stop_check), Storage.of(source), caches, stop_check)
+
     def decode(self, progress: ImageProgress = lambda done, total: None) -> DecodedImages:
         """The decoded images, in a cache that other data sets of the same content share."""
-        storage = Storage.of(self._source)
-        listing = open_listing(self._source, self._stop_check)
+        listing = self._open_listing()
         survey = self.survey = Survey.of(listing)
-        survey_images(survey, listing, storage, self._stop_check)
+        survey_images(survey, listing, self._storage, self._stop_check)
         with new_cache(self._caches) as folder:
             with pixel_file(folder, survey.num_readable, survey.shape) as pixels:
                 order = decode_listing(
                     listing,
-                    storage,
+                    self._storage,
                     survey,
                     pixels.append,
                     stop_check=self._stop_check,

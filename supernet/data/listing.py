@@ -70,15 +70,18 @@ class ArrayListing:
 
     class_names: tuple[str, ...]
     arrays: Mapping[GivenSplit, LabelledArrays]
+    drawn_from_train: frozenset[GivenSplit] = frozenset()
+    """Splits that were drawn out of train; their images are listed as what they were before."""
 
     @property
     def splits(self) -> tuple[GivenSplit, ...]:
-        """Those with arrays."""
-        return tuple(self.arrays)
+        """Those with arrays, before any was drawn."""
+        return tuple(split for split in self.arrays if split not in self.drawn_from_train)
 
     def images(self) -> Iterator[SourceImage]:
         """Split after split, in the order of the arrays."""
         for split, held in self.arrays.items():
+            given = GivenSplit.TRAIN if split in self.drawn_from_train else split
             for index, label in enumerate(held.labels.tolist()):
                 where = f"{split} image {index}"
-                yield SourceImage(split=split, label=label, where=where, content=held.images[index])
+                yield SourceImage(split=given, label=label, where=where, content=held.images[index])

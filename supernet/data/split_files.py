@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
 from supernet.data.images import ImageSet
-from supernet.data.splits import DataSplits, SplitPlan, channel_statistics
+from supernet.data.listing import ArrayListing, GivenSplit, LabelledArrays
+from supernet.data.splits import DataSplits
 
 SPLIT_FILES = ("train.npz", "val.npz", "test.npz")
 
@@ -30,6 +32,8 @@ def write_split_file(path: Path, splits: DataSplits, name: str, stop_check: Stop
     set's content) as text; in train.npz also `calibration`, indices into `images` in the order of their use.
     """
     split: ImageSet = getattr(splits, name.removesuffix(".npz"))
+    shape = (len(split), *split.pixels.shape[1:])
+    pieces = split.pieces(max(1, _PIECE_BYTES // max(1, int(np.prod(shape[1:])))))
     small = {
         "labels": split.labels,
         "class_names": np.array(splits.class_names),
@@ -38,48 +42,53 @@ def write_split_file(path: Path, splits: DataSplits, name: str, stop_check: Stop
     if split is splits.train:
         small["calibration"] = splits.calibration
     with zipfile.ZipFile(path, "w") as archive:
-        _write_array(archive, "images", split.images.shape, split.images.dtype, _pieces(split), stop_check)
+        _write_array(archive, "images", shape, split.pixels.dtype, pieces, stop_check)
         for key, array in small.items():
             content = iter([np.ascontiguousarray(array)])
             _write_array(archive, key, array.shape, array.dtype, content, stop_check)
 
 
-def read_split_files(folder: Path, plan: SplitPlan, stop_check: StopCheck = never_stop) -> DataSplits:
-    """The splits whose files lie in `folder`; their images stay on disk, unpacked beside the files.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitFilesListing(ArrayListing):
+    """The images of the three files, each listed under the split that the source had it in."""
 
-    DatasetError where the files are not what `write_split_file` wrote of one data set.
-    """
-    try:
-        arrays = {name: _unpack(folder / name, stop_check) for name in SPLIT_FILES}
-        sets = [_image_set(arrays[name]) for name in SPLIT_FILES]
-        fingerprints = {str(found["fingerprint"]) for found in arrays.values()}
-        calibration = np.array(arrays["train.npz"]["calibration"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(
-            f"the files of the splits cannot be read: {error}; import the data again"
-        ) from error
-    if len(fingerprints) != 1:
-        raise DatasetError("the files of the splits are of different data sets; import the data again")
-    train, val, test = sets
-    mean, std = channel_statistics(train, stop_check)
-    return DataSplits(
-        train=train,
-        calibration=calibration,
-        val=val,
-        test=test,
-        plan=plan,
-        mean=mean,
-        std=std,
-        fingerprint=fingerprints.pop(),
-    )
+    image_size: tuple[int, int]
+    """(height, width) in pixels, of all of them."""
+
+    @classmethod
+    def of(
+        cls, folder: Path, given_splits: frozenset[GivenSplit], stop_check: StopCheck = never_stop
+    ) -> SplitFilesListing:
+        """Of the files in `folder`; the images stay on disk, unpacked beside the files.
+
+        `given_splits` are those that the source itself had. DatasetError where the files are not what
+        `write_split_file` wrote of one data set.
+        """
+        try:
+            found = {GivenSplit(Path(n).stem): _unpack(folder / n, stop_check) for n in SPLIT_FILES}
+            arrays = {split: _labelled(members) for split, members in found.items()}
+            fingerprints = {str(members["fingerprint"]) for members in found.values()}
+            class_names = tuple(map(str, found[GivenSplit.TRAIN]["class_names"]))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DatasetError(
+                f"the files of the splits cannot be read: {error}; import the data again"
+            ) from error
+        if len(fingerprints) != 1:
+            raise DatasetError("the files of the splits are of different data sets; import the data again")
+        height, width = arrays[GivenSplit.TRAIN].images.shape[1:3]
+        return cls(
+            class_names=class_names,
+            arrays=arrays,
+            drawn_from_train=frozenset(GivenSplit) - given_splits,
+            image_size=(height, width),
+        )
 
 
-def _pieces(split: ImageSet) -> Iterator[NDArray[Any]]:
-    images = split.images
-    bytes_each = max(1, int(np.prod(images.shape[1:])))
-    count = max(1, _PIECE_BYTES // bytes_each)
-    for start in range(0, len(split), count):
-        yield np.ascontiguousarray(images[start : start + count])
+def _labelled(members: dict[str, NDArray[Any]]) -> LabelledArrays:
+    """As listings have it: channels last, or none where there is but one."""
+    images = members["images"]
+    pixels = images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)
+    return LabelledArrays(images=pixels, labels=members["labels"])
 
 
 def _write_array(
@@ -122,8 +131,3 @@ def _unpack(path: Path, stop_check: StopCheck) -> dict[str, NDArray[Any]]:
             mode = "c" if key == "images" else None
             arrays[key] = np.load(target, mmap_mode=mode, allow_pickle=False)
     return arrays
-
-
-def _image_set(arrays: dict[str, NDArray[Any]]) -> ImageSet:
-    names = tuple(str(name) for name in arrays["class_names"])
-    return ImageSet(images=arrays["images"], labels=arrays["labels"], class_names=names)

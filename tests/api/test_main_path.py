@@ -24,7 +24,7 @@ from nas.recipe import recipe_from_json
 from nas.store import supernets
 from nas.trial import Provenance, wilson_interval
 from tests.api.conftest import ACCURACIES, DIGITS
-from tests.api.worker import CHECKPOINT, NUM_VAL, SPACE, costs_of, ladder
+from tests.api.worker import CHECKPOINT, NUM_VAL, REPORT, SPACE, costs_of, ladder
 
 
 def test_a_data_set_shows_what_the_import_found(client, worker):
@@ -36,6 +36,20 @@ def test_a_data_set_shows_what_the_import_found(client, worker):
     dataset = dataset.wait(timeout=10)
     assert dataset["class_names"] == [str(digit) for digit in range(10)]
     assert dataset["counts"] == {"train": 1000, "calibration": 256, "val": NUM_VAL, "test": 300}
+    assert (dataset["num_unreadable"], dataset["stored_rule"]) == (0, "one channel, 8 x 8 pixels")
+    assert dataset["given_splits"] == ["train"]
+    assert dataset["report"] == REPORT
+    (listed,) = client.datasets.list()
+    assert "report" not in listed
+
+
+def test_the_report_on_refused_images_can_be_read(client, worker):
+    dataset = client.datasets.create(DIGITS)
+    assert client.datasets.get(dataset.id)["report"] is None
+    worker.refuse_dataset()
+    refused = client.datasets.get(dataset.id)
+    assert (refused.state, refused["fingerprint"]) == (JobState.FAILED, None)
+    assert refused["report"] == REPORT
 
 
 def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from api.schemas.dataset_report import DatasetReport
 from api.schemas.datasets import SOURCE_MODELS, BundledSource, DatasetCreate, Split
 from nas.errors import DatasetError
 
 sources = pytest.importorskip("supernet.data.sources")
 splits = pytest.importorskip("supernet.data.splits")
+intake = pytest.importorskip("supernet.data.intake")
 
 
 def accepts(make, refusal: type[Exception]) -> bool:
@@ -80,6 +83,19 @@ def test_the_examples_of_every_source_are_sources():
 def test_what_is_no_source_is_refused_on_both_sides(source):
     assert not accepts(lambda: DatasetCreate(source=source), ValidationError)
     assert not accepts(lambda: sources.DataSource.from_json(source), DatasetError)
+
+
+@pytest.mark.parametrize("stops_at", ["survey", "decode", "split"])
+def test_a_report_is_shown_as_it_was_written(tmp_path, stops_at):
+    left = {"survey": [None] * 1797, "decode": [None] * 3000, "split": [None] * 9999}[stops_at]
+    source = sources.DataSource.from_json({"kind": "bundled", "name": "digits"})
+    # Out of calls, `pop` raises, as a stop check does.
+    taken = intake.Intake.of(source, tmp_path, left.pop)
+    with suppress(IndexError):
+        taken.split(splits.SplitPlan())
+    assert (len(left) > 0) == (stops_at == "split")
+    report = taken.report()
+    assert DatasetReport(**report).model_dump() == report
 
 
 def test_splits_have_the_same_fields_and_defaults():

@@ -42,7 +42,21 @@ CONTENTS = DatasetContents(
     num_test=300,
     num_unreadable=0,
     stored_rule="one channel, 8 x 8 pixels",
+    given_splits=["train"],
 )
+
+REPORT = {
+    "num_images": 1500,
+    "given_splits": {"train": 1500},
+    "classes": [{"name": str(d), "images": {"train": 120, "val": 20, "test": 30}} for d in range(10)],
+    "imbalance": 1.0,
+    "stored": {"channels": 1, "height": 8, "width": 8, "rule": CONTENTS.stored_rule},
+    "sizes": None,
+    "modes": {"L": 1500},
+    "duplicates": {"within": {"train": 0}, "across": {}, "contradictory": 0},
+    "unreadable": {"count": 1, "listed_at_most": 1000, "images": [{"where": "row 3", "reason": "cut short"}]},
+    "warnings": ["1 images could not be read."],
+}
 
 POINT = TrainingPoint(
     epoch=1,
@@ -84,8 +98,16 @@ class PlayedWorker:
     def import_dataset(self, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
         with self.job(JobKind.IMPORT_DATASET) as (session, dataset_id):
             datasets.set_contents(session, dataset_id, CONTENTS)
+            datasets.set_report(session, dataset_id, REPORT)
             published = [self._publish(f"datasets/{dataset_id}", name, data) for name, data in files.items()]
             datasets.set_files(session, dataset_id, published)
+
+    def refuse_dataset(self) -> None:
+        """As an import that finds unreadable images: the report stays, the job fails."""
+        lease = self.claim(JobKind.IMPORT_DATASET)
+        with self.queue.leased(lease) as session:
+            datasets.set_report(session, lease.job.resource_id, REPORT)
+        self.queue.fail(lease, "1 of 1501 images cannot be read")
 
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):

@@ -84,7 +84,7 @@ def taken_in(folder, images, **fields):
     """An image set as a Parquet file, taken in by way of a cache below `folder`."""
     path = write_set(folder / "source" / f"{len(images)}.parquet", images)
     source = DataSource.from_json({"kind": "parquet", "path": str(path), **fields})
-    return Intake(source, folder / "caches")
+    return Intake.of(source, folder / "caches")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def data_kit():
         listing = staticmethod(listing)
         decoded = staticmethod(decoded)
         taken_in = staticmethod(taken_in)
-        intake = staticmethod(Intake)
+        intake = staticmethod(Intake.of)
 
         @staticmethod
         def source(**fields):

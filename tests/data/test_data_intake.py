@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from nas.errors import DatasetError
-from supernet.data import SplitPlan, TrainingBatches, load_cache, load_splits
+from supernet.data import (
+    ArrayListing,
+    GivenSplit,
+    Intake,
+    LabelledArrays,
+    SplitPlan,
+    Storage,
+    TrainingBatches,
+    load_cache,
+    load_splits,
+    make_splits,
+)
 from supernet.data import cache as cache_module
 from supernet.data.augmentation import Augmentation
 from supernet.data.survey import MAX_LISTED_UNREADABLE, MAX_STORED_SIDE_UNASKED
@@ -235,14 +246,17 @@ def test_too_full_a_disk_is_told_before_anything_is_written(write, data_kit, mon
 
 
 IMPORT = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
-from supernet.data import DataSource, Intake, SplitPlan
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-intake = Intake(DataSource.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))
+from supernet.data import DataSource, Intake
+
+def peak_kib():  # not getrusage: its maximum is inherited from the parent
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+before = peak_kib()
+intake = Intake.of(DataSource.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))
 decoded = intake.decode()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"grown": (after - before) * 1024, "decoded": decoded.pixels.nbytes}))
+print(json.dumps({"grown": (peak_kib() - before) * 1024, "decoded": decoded.pixels.nbytes}))
 """
 
 
@@ -256,3 +270,27 @@ def test_an_import_holds_a_fraction_of_what_it_decodes(tmp_path, data_kit):
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert found["decoded"] == 2000 * 3 * 256 * 256
     assert found["grown"] < found["decoded"] / 4
+
+
+@pytest.mark.parametrize("given", [(), ("test",), ("val",), ("val", "test")])
+def test_splits_that_were_drawn_elsewhere_give_the_same_cache_and_the_same_splits(tmp_path, data_kit, given):
+    sets = {"val": data_kit.random_set(80, seed=1), "test": data_kit.random_set(90, seed=2)}
+    source = data_kit.decoded(data_kit.random_set(), **{name: sets[name] for name in given})
+    splits = make_splits(source, PLAN)
+    arrays = {
+        split: LabelledArrays(
+            images=getattr(splits, split).images.transpose(0, 2, 3, 1), labels=getattr(splits, split).labels
+        )
+        for split in GivenSplit
+    }
+    listing = ArrayListing(
+        class_names=splits.class_names,
+        arrays=arrays,
+        drawn_from_train=frozenset(GivenSplit) - {GivenSplit.TRAIN, *map(GivenSplit, given)},
+    )
+    intake = Intake(lambda: listing, Storage(stored_size=splits.image_size), tmp_path)
+    assert intake.decode().fingerprint == splits.fingerprint
+    again = intake.split(PLAN)
+    assert np.array_equal(again.calibration, splits.calibration)
+    for name in ("train", "val", "test"):
+        assert equal_sets(getattr(again, name), getattr(splits, name))

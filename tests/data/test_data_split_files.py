@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 
 from nas.errors import DatasetError
-from supernet.data import DataSplits, SplitPlan, make_splits
-from supernet.data.images import ImageSet
-from supernet.data.sources import SourceImages
-from supernet.data.split_files import SPLIT_FILES, read_split_files, write_split_file
+from supernet.data import GivenSplit, ImageSet, Intake, SplitPlan, Storage, make_splits
+from supernet.data.split_files import SPLIT_FILES, SplitFilesListing, write_split_file
 
-
-@pytest.fixture
-def splits(data_kit) -> DataSplits:
-    return make_splits(SourceImages(train=data_kit.random_set(), test=None))
+PLAN = SplitPlan(calibration_images=50, seed=4)
+ONLY_TRAIN = frozenset({GivenSplit.TRAIN})
 
 
 def write_all(folder, splits):
@@ -28,17 +24,27 @@ def write_all(folder, splits):
     return {name: (folder / name).read_bytes() for name in SPLIT_FILES}
 
 
-def test_the_splits_come_back_as_they_were(splits, tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("given", [("train",), ("train", "test"), ("train", "val"), ("train", "val", "test")])
+def test_the_splits_come_back_as_they_were(data_kit, tmp_path, given, channels):
+    sets = {
+        name: data_kit.random_set(200, channels=channels, seed=seed)
+        for seed, name in enumerate(("train", "val", "test"))
+        if name in given
+    }
+    splits = make_splits(data_kit.decoded(**sets), PLAN)
     write_all(tmp_path / "a", splits)
-    read = read_split_files(tmp_path / "a", splits.plan)
+    listing = SplitFilesListing.of(tmp_path / "a", frozenset(map(GivenSplit, given)))
+    intake = Intake(lambda: listing, Storage(stored_size=listing.image_size), tmp_path / "caches")
+    taken = intake.split(PLAN)
     for name in ("train", "val", "test"):
-        ours, theirs = getattr(read, name), getattr(splits, name)
+        ours, theirs = getattr(taken, name), getattr(splits, name)
         assert np.array_equal(ours.images, theirs.images)
         assert np.array_equal(ours.labels, theirs.labels)
         assert ours.class_names == theirs.class_names
-    assert np.array_equal(read.calibration, splits.calibration)
+    assert np.array_equal(taken.calibration, splits.calibration)
     for name in ("mean", "std", "fingerprint", "plan"):
-        assert getattr(read, name) == getattr(splits, name)
+        assert getattr(taken, name) == getattr(splits, name)
 
 
 def test_numpy_reads_them_without_pickle(splits, tmp_path):
@@ -52,7 +58,7 @@ def test_numpy_reads_them_without_pickle(splits, tmp_path):
 def test_the_same_splits_are_the_same_bytes_and_others_are_not(data_kit, splits, tmp_path):
     first, again = write_all(tmp_path / "a", splits), write_all(tmp_path / "b", splits)
     assert first == again
-    other = make_splits(SourceImages(train=data_kit.random_set(), test=None), SplitPlan(seed=1))
+    other = make_splits(data_kit.decoded(data_kit.random_set()), SplitPlan(seed=1))
     assert write_all(tmp_path / "c", other)["val.npz"] != first["val.npz"]
 
 
@@ -61,7 +67,7 @@ def test_files_of_two_data_sets_are_not_taken_for_one(splits, tmp_path):
     (tmp_path / "a" / "val.npz").unlink()
     write_split_file(tmp_path / "a" / "val.npz", replace(splits, fingerprint="f" * 64), "val.npz")
     with pytest.raises(DatasetError, match="are of different data sets"):
-        read_split_files(tmp_path / "a", splits.plan)
+        SplitFilesListing.of(tmp_path / "a", ONLY_TRAIN)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
@@ -74,14 +80,14 @@ def test_a_damaged_file_is_told(splits, tmp_path, damage):
     elif damage == "flipped":
         path.write_bytes(content[:200] + bytes([content[200] ^ 0xFF]) + content[201:])
     with pytest.raises(DatasetError, match="cannot be read"):
-        read_split_files(tmp_path / "a", splits.plan)
+        SplitFilesListing.of(tmp_path / "a", ONLY_TRAIN)
 
 
 def test_images_on_disk_are_never_whole_in_memory(splits, tmp_path):
     shape = (100_000, 1, 32, 32)
     images = np.lib.format.open_memmap(tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     labels = np.zeros(shape[0], dtype=np.int64)
-    large = replace(splits, train=ImageSet(images=images, labels=labels, class_names=("a", "b")))
+    large = replace(splits, train=ImageSet.whole(images, labels, ("a", "b")))
     asked = []
     tracemalloc.start()
     try:

@@ -96,7 +96,7 @@ def digits_example():
         supernet_id="sn_1",
         data_fingerprint=splits.fingerprint,
         split_plan=splits.plan.to_json(),
-        num_unreadable=0,
+        num_unreadable=2,
         stored_rule="as they were",
         recipe={"name": "bignas"},
         seeds={"training": 0},

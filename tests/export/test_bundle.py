@@ -260,6 +260,9 @@ def test_card_tells_what_was_measured_and_from_what(written, example):
     assert card["architecture"]["key"] == example.architecture.key
     assert example.supernet.space.parse(card["architecture"]["decisions"]) == example.architecture
     assert card["costs"]["macs"]["origin"] == "counted"
+    data = card["provenance"]["data"]
+    assert data["num_unreadable_left_out"] == example.card.num_unreadable == 2
+    assert data["stored_as"] == example.card.stored_rule
     assert card["provenance"]["batch_norm_statistics"]["on"] == evaluation.calibration
     assert card["provenance"]["supernet"] == {"id": "sn_1", "checkpoint_sha256": "c" * 64}
     assert sorted(card["files"]) == [name for name in CONTENTS if name != "card.json"]

@@ -28,6 +28,7 @@ CONTENTS = DatasetContents(
     num_test=10,
     num_unreadable=0,
     stored_rule="one channel, 8 x 8 pixels",
+    given_splits=["train"],
 )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from nas.errors import DatasetError
 from nas.job import JobState
 from nas.store import datasets
-from supernet.data import DataSource, SplitPlan, load_source
+from supernet.data import DataSource, SplitPlan, load_source, make_splits
 from tests.workers.conftest import drained_when
 from workers.datasets import CACHES, DatasetReference, dataset_reference
 from workers.wiring import build_service
@@ -96,7 +96,7 @@ def imported(site, tmp_path):
 @pytest.mark.parametrize("fate", ["missing", "changed"])
 def test_without_its_source_a_machine_takes_the_very_same_splits_from_those_published(imported, fate):
     _, reference, path = imported
-    expected = import_splits(reference.source, reference.split)
+    expected = make_splits(load_source(reference.data_source()), SplitPlan.from_json(reference.split))
     if fate == "missing":
         path.unlink()
     else:
@@ -204,7 +204,9 @@ def test_data_sets_of_the_same_images_share_one_copy(site, tmp_path):
         for name in ("a.parquet", "b.parquet")
     ]
     site.work([dataset.job.id for dataset in added])
-    one, other = (dataset_reference(site.database, site.home, dataset.row.id) for dataset in added)
+    one, other = (
+        dataset_reference(site.database, site.artifacts, site.home, dataset.row.id) for dataset in added
+    )
     assert one.cache == other.cache
     assert [folder.name for folder in (site.home / CACHES).iterdir()] == [one.fingerprint]
 
@@ -215,7 +217,7 @@ def test_a_data_set_of_an_earlier_version_is_to_be_registered_again_and_not_call
     with site.database.begin() as session:
         session.execute(text("UPDATE datasets SET fingerprint_format = 1"))
     with pytest.raises(DatasetError, match=r"earlier version, .*register the same source as a new data set"):
-        dataset_reference(site.database, site.home, dataset.row.id)
+        dataset_reference(site.database, site.artifacts, site.home, dataset.row.id)
 
 
 def stored(site, dataset):
@@ -243,9 +245,10 @@ def test_a_source_with_broken_images_is_refused_with_their_list_and_taken_in_wit
     ]
     job, row, report = stored(site, lenient)
     assert job.state is JobState.SUCCEEDED
+    assert row.given_splits == ["train"]
     assert row.num_unreadable == report["unreadable"]["count"] == 2
     assert row.num_train + row.num_val + row.num_test == NUM_IMAGES - 2
-    reference = dataset_reference(site.database, site.home, lenient.row.id)
+    reference = dataset_reference(site.database, site.artifacts, site.home, lenient.row.id)
     assert (reference.num_unreadable, reference.stored_rule) == (2, report["stored"]["rule"])
     assert len(reference.load().train) == row.num_train
 

@@ -252,7 +252,7 @@ def test_scratch_that_a_killed_worker_left_is_removed_after_a_day(site, leftover
 def test_decoded_images_of_no_data_set_go_once_they_lie_untouched(site, leftovers):
     dataset = site.add_dataset()
     site.work([dataset.job.id])
-    wanted = dataset_reference(site.database, site.home, dataset.row.id).cache
+    wanted = dataset_reference(site.database, site.artifacts, site.home, dataset.row.id).cache
     unused, killed = wanted.with_name("0" * 64), wanted.with_name(".killed")
     for folder in (unused, killed):
         folder.mkdir()
