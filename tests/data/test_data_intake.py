@@ -1,8 +1,10 @@
 """Laws of taking a source in: one cache for one content, all or nothing, a true report."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,16 +262,35 @@ print(json.dumps({"grown": (peak_kib() - before) * 1024, "decoded": decoded.pixe
 """
 
 
-def test_an_import_holds_a_fraction_of_what_it_decodes(tmp_path, data_kit):
-    """Files of few bytes each that decode to many times the memory that the import may take."""
+@pytest.fixture
+def roomy_import(tmp_path, data_kit):
+    """The command that imports files of few bytes each, which decode to 375 MiB in all."""
     colours = np.random.default_rng(0).integers(0, 256, (2000, 3), dtype=np.uint8)
     files = [data_kit.encode(np.broadcast_to(colour[:, None, None], (3, 256, 256))) for colour in colours]
     path = data_kit.write_parquet(tmp_path / "a.parquet", files, [i % 4 for i in range(len(files))])
     source = json.dumps({"kind": "parquet", "path": str(path)})
-    command = [sys.executable, "-c", IMPORT, source, str(tmp_path / "caches")]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return [sys.executable, "-c", IMPORT, source, str(tmp_path / "caches")]
+
+
+def test_an_import_holds_a_fraction_of_what_it_decodes(roomy_import):
+    found = json.loads(subprocess.run(roomy_import, check=True, capture_output=True, text=True).stdout)
     assert found["decoded"] == 2000 * 3 * 256 * 256
     assert found["grown"] < found["decoded"] / 4
+
+
+def test_an_import_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path, roomy_import):
+    process = subprocess.Popen(roomy_import, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size > 1 << 22 for file in (tmp_path / "caches").glob(".*/pixels.npy")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (left,) = (tmp_path / "caches").iterdir()
+    assert left.name.startswith(".")
+    with pytest.raises(DatasetError, match="no readable cache"):
+        load_cache(left)
 
 
 @pytest.mark.parametrize("given", [(), ("test",), ("val",), ("val", "test")])
