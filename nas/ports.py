@@ -24,15 +24,3 @@ class Evaluator(Protocol):
     ) -> list[Evaluation]:
         """One evaluation an architecture, in the order given; `on_result` is told each as it comes."""
         ...
-
-
-class WorkContext(Protocol):
-    """What running work may ask of whoever runs it."""
-
-    def report(self, phase: str, done: int, total: int) -> None:
-        """Tell how far the work is; cheap enough to call at every step."""
-        ...
-
-    def check(self) -> None:
-        """Raise if the work is to stop: cancelled, drained, or taken by another worker."""
-        ...

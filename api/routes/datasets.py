@@ -10,18 +10,17 @@ from sqlalchemy.orm import Session
 
 from api.deletions import delete
 from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep
-from api.downloads import download
+from api.downloads import DOWNLOAD_RESPONSES, download
 from api.pages import PageDep, each
 from api.problems import ProblemError
+from api.schemas.artifacts import Artifacts, describe_artifact
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.datasets import (
     Dataset,
     DatasetCreate,
     DatasetDetail,
-    SplitFiles,
     describe_dataset,
     describe_dataset_detail,
-    describe_split_file,
 )
 from api.strict import StrictRoute
 from nas.job import JobState
@@ -80,11 +79,11 @@ def delete_dataset(dataset_id: Name, services: ServicesDep) -> Response:
 
 
 @router.get("/{dataset_id}/splits", operation_id="list_dataset_splits")
-def list_dataset_splits(dataset_id: Name, session: SessionDep) -> SplitFiles:
+def list_dataset_splits(dataset_id: Name, session: SessionDep) -> Artifacts:
     """The splits as files; none before the import has succeeded."""
     datasets.get(session, dataset_id)
     found = datasets.files(session, dataset_id)
-    return SplitFiles(items=[describe_split_file(dataset_id, file) for file in found])
+    return Artifacts(items=[describe_artifact(f"/v1/datasets/{dataset_id}/splits", file) for file in found])
 
 
 @router.head("/{dataset_id}/splits/{name}", include_in_schema=False)
@@ -92,12 +91,7 @@ def list_dataset_splits(dataset_id: Name, session: SessionDep) -> SplitFiles:
     "/{dataset_id}/splits/{name}",
     operation_id="download_dataset_split",
     response_class=Response,
-    responses={
-        200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
-        206: {"description": "The bytes of the Range asked for."},
-        304: {"description": "The client holds these bytes already."},
-        416: {"description": "The Range lies outside the file."},
-    },
+    responses=DOWNLOAD_RESPONSES,
 )
 def download_dataset_split(
     dataset_id: Name, name: Name, request: Request, session: SessionDep, store: ArtifactsDep

@@ -98,7 +98,8 @@ def list_subnet_artifacts(subnet_id: Name, session: SessionDep) -> Artifacts:
     """The files of the bundle; none before it is published."""
     subnets.get(session, subnet_id)
     found = subnets.artifacts(session, subnet_id)
-    return Artifacts(items=[describe_artifact(f"/v1/subnets/{subnet_id}", artifact) for artifact in found])
+    folder = f"/v1/subnets/{subnet_id}/artifacts"
+    return Artifacts(items=[describe_artifact(folder, artifact) for artifact in found])
 
 
 @router.head("/{subnet_id}/artifacts/{name}", include_in_schema=False)

@@ -97,9 +97,8 @@ def delete_supernet(supernet_id: Name, services: ServicesDep) -> Response:
 def list_supernet_artifacts(supernet_id: Name, session: SessionDep, store: ArtifactsDep) -> Artifacts:
     """The supernet's files: its final weights; none before training has ended."""
     found = supernets.artifacts(session, supernet_id, store)
-    return Artifacts(
-        items=[describe_artifact(f"/v1/supernets/{supernet_id}", artifact) for artifact in found]
-    )
+    folder = f"/v1/supernets/{supernet_id}/artifacts"
+    return Artifacts(items=[describe_artifact(folder, artifact) for artifact in found])
 
 
 @router.head("/{supernet_id}/artifacts/{name}", include_in_schema=False)

@@ -22,12 +22,12 @@ class Artifacts(AnswerModel):
     items: list[Artifact]
 
 
-def describe_artifact(resource: str, artifact: StoredArtifact) -> Artifact:
-    """The file as listings show it; `resource` is the path of what offers it."""
+def describe_artifact(folder: str, artifact: StoredArtifact) -> Artifact:
+    """The file as listings show it; `folder` is the path below which it is downloaded."""
     return Artifact(
         name=artifact.name,
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
         media_type=artifact.media_type,
-        links={"self": f"{resource}/artifacts/{artifact.name}"},
+        links={"self": f"{folder}/{artifact.name}"},
     )

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from api.schemas.common import AnswerModel, CreateRequest, JobResource, RequestModel, Seed, job_shape
+from api.schemas.common import CreateRequest, JobResource, RequestModel, Seed, job_shape
 from api.schemas.dataset_report import DatasetReport
-from nas.store.artifacts import Artifact
 from nas.store.resources import WithJob
 from nas.store.tables import DatasetRow
 
@@ -234,22 +233,6 @@ class DatasetDetail(Dataset):
     )
 
 
-class SplitFile(AnswerModel):
-    """One split as a file."""
-
-    name: str = Field(description="train.npz, val.npz or test.npz.")
-    size_bytes: int
-    sha256: str
-    media_type: str
-    links: dict[str, str]
-
-
-class SplitFiles(AnswerModel):
-    """The splits as files; none before the import has succeeded."""
-
-    items: list[SplitFile]
-
-
 _CONTENTS = tuple(name for name in Dataset.model_fields if name not in {*JobResource.model_fields, "counts"})
 
 
@@ -266,14 +249,3 @@ def describe_dataset(found: WithJob[DatasetRow]) -> Dataset:
     if row.fingerprint is not None:
         counts = {split: getattr(row, f"num_{split}") for split in ("train", "calibration", "val", "test")}
     return Dataset(**job_shape(found, "datasets", more=("splits",)), **contents, counts=counts)
-
-
-def describe_split_file(dataset_id: str, file: Artifact) -> SplitFile:
-    """The file as listings show it."""
-    return SplitFile(
-        name=file.name,
-        size_bytes=file.size_bytes,
-        sha256=file.sha256,
-        media_type=file.media_type,
-        links={"self": f"/v1/datasets/{dataset_id}/splits/{file.name}"},
-    )

@@ -110,7 +110,6 @@ def load_checkpoint(path: Path) -> TrainingState:
 
 def _save(state: TrainingState, folder: Path, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         _delete_litter(folder)
         try:
