@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from nas.errors import DatasetError
 from nas.ports import StopCheck
+from nas.scratch import ScratchFolder
 from nas.store.artifacts import Artifact, ArtifactStore
 from supernet.data import DataSplits
 from supernet.data.listing import GivenSplit
@@ -19,8 +17,6 @@ from supernet.data.split_files import SPLIT_FILES, SplitFilesListing, write_spli
 from workers.context import JobContext
 
 _MEDIA_TYPE = "application/octet-stream"
-SCRATCH = "nas-splits-"
-"""How the folders begin in which splits are packed and unpacked; a killed worker leaves its own behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +35,12 @@ class PublishedSplits:
     @contextmanager
     def fetched(self, scratch: Path, stop_check: StopCheck) -> Iterator[SplitFilesListing]:
         """Their images, as the source had them; in files below `scratch` that are gone afterwards."""
-        scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
+        with ScratchFolder(scratch) as folder:
             for file in self.files:
-                self._fetch(file, Path(folder) / file.name, stop_check)
-            yield SplitFilesListing.of(Path(folder), self.given_splits, stop_check)
-
-    def _fetch(self, file: Artifact, target: Path, stop_check: StopCheck) -> None:
-        digest = hashlib.sha256()
-        with target.open("wb") as copy:
-            for chunk in self.artifacts.open(file.uri):
-                stop_check()
-                digest.update(chunk)
-                copy.write(chunk)
-        if digest.hexdigest() != file.sha256:
-            raise DatasetError(
-                f"the bytes of {file.uri} are not those that were published; restore the file, "
-                "or register the images anew"
-            )
+                remedy = "restore the file, or register the images anew"
+                target = folder / file.name
+                self.artifacts.fetch(file.uri, target, file.sha256, remedy=remedy, stop_check=stop_check)
+            yield SplitFilesListing.of(folder, self.given_splits, stop_check)
 
 
 def publish_splits(
@@ -66,10 +50,10 @@ def publish_splits(
     # A folder of this attempt's own: one that lost its lease must not replace another's files.
     place = f"datasets/{dataset_id}/{token_hex(8)}"
     published = []
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
+    with ScratchFolder(scratch) as folder:
         for number, name in enumerate(SPLIT_FILES):
             context.report("publish", number, len(SPLIT_FILES))
-            path = Path(folder) / name
+            path = folder / name
             write_split_file(path, splits, name, context.check)
             published.append(_publish(artifacts, f"{place}/{name}", path))
             path.unlink()

@@ -92,9 +92,9 @@ class DatasetImport:
     def run(self, job: Job, context: JobContext) -> Finish:
         """Survey, decode, split, keep, publish, and say what was found: also where it has to be refused."""
         context.report("survey", 0, 1)
-        named = DataSource.from_json(job.spec["source"])
+        named, caches = DataSource.from_json(job.spec["source"]), self._home / CACHES
         with local_source(self._database, self._artifacts, named, context.check) as source:
-            intake = Intake.of(source, self._home / CACHES, context.check)
+            intake = Intake.of(source, caches, context.check)
             try:
                 intake.decode(lambda done, total: context.report("decode", done, total))
                 splits = intake.split(SplitPlan.from_json(job.spec["split"]))
@@ -106,7 +106,7 @@ class DatasetImport:
                 raise
         assert intake.survey is not None  # what was decoded was surveyed
         contents, found = _contents(splits, intake.survey), intake.report()
-        files = publish_splits(self._artifacts, job.resource_id, splits, self._home, context)
+        files = publish_splits(self._artifacts, job.resource_id, splits, caches, context)
 
         def finish(session: Session) -> None:
             datasets.set_contents(session, job.resource_id, contents)

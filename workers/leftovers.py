@@ -19,20 +19,18 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ArtifactError
 from nas.job import JobKind, JobState
+from nas.scratch import is_scratch, remove_abandoned
 from nas.store import datasets, discards, subnets, supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.deletion import SUPERNET, folder_of
 from nas.store.jobs import JobQueue
 from supernet.training.checkpoint import newest_readable
-from workers.dataset_files import SCRATCH
 from workers.datasets import CACHES
 from workers.training_job import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
-_SCRATCH_LASTS_S = 24 * 3600.0
-"""No packing of splits takes so long: what is older was left by a killed worker."""
 _UNUSED_S = 3600.0
 """So long must decoded images lie untouched: they are there before the row that refers to them."""
 _LATER_LOOKS_S = 24 * 3600.0
@@ -116,7 +114,8 @@ class Leftovers:
         """
         if not self._caches.is_dir():
             return
-        folders = [folder for folder in self._caches.iterdir() if folder.is_dir() and _is_untouched(folder)]
+        found = [folder for folder in self._caches.iterdir() if folder.is_dir() and not is_scratch(folder)]
+        folders = [folder for folder in found if _is_untouched(folder)]
         if not folders:
             return
         with self._database.session() as session:
@@ -127,10 +126,9 @@ class Leftovers:
                 logger.info("unused decoded images removed", extra={"folder": folder.name})
 
     def _remove_scratch(self) -> None:
-        for folder in self._home.glob(f"{SCRATCH}*"):
-            if time.time() - folder.stat().st_mtime > _SCRATCH_LASTS_S:
-                shutil.rmtree(folder, ignore_errors=True)
-                logger.info("scratch of a killed worker removed", extra={"folder": str(folder)})
+        """What killed workers left of uploads, archives, bundles and splits on their way."""
+        for place in (None, self._caches):
+            remove_abandoned(place)
 
 
 def _keep_newest(folder: Path) -> None:

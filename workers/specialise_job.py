@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from nas.architecture import Architecture
 from nas.errors import ArtifactError
 from nas.job import Job
 from nas.ports import StopCheck
+from nas.scratch import ScratchFolder
 from nas.store import evaluations, subnets, supernets
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
@@ -69,9 +69,9 @@ class SpecialiseJob:
             subject.measure, partial(subject.recorded, self._database), statistics_id=subject.statistics_id
         )
         self._tell(context, "bundle")
-        with tempfile.TemporaryDirectory(prefix="nas-bundle-") as folder:
+        with ScratchFolder() as folder:
             files = subject.write(
-                Path(folder),
+                folder,
                 figures,
                 images_at=f"{self._public_url}/v1/subnets/{job.resource_id}/artifacts/{IMAGES}",
                 max_images_in_zip_bytes=self._max_images_in_zip_bytes,

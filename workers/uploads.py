@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nas.errors import ArtifactError
 from nas.ports import StopCheck, never_stop
+from nas.scratch import ScratchFolder
 from nas.store import uploads
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from supernet.data import DataSource
+
+SEND_AGAIN = "send the file again, as a new upload"
 
 
 @contextmanager
@@ -28,18 +28,9 @@ def fetched_upload(
     with database.session() as session:
         row = uploads.get(session, upload_id)
         uri, sha256 = row.uri, row.sha256
-    with tempfile.TemporaryDirectory(prefix="nas-upload-") as folder:
-        path = Path(folder) / upload_id
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for piece in artifacts.open(uri):
-                stop_check()
-                digest.update(piece)
-                file.write(piece)
-        if digest.hexdigest() != sha256:
-            raise ArtifactError(
-                f"the bytes of upload {upload_id} have changed since they were sent; send them again"
-            )
+    with ScratchFolder() as folder:
+        path = folder / upload_id
+        artifacts.fetch(uri, path, sha256, remedy=SEND_AGAIN, stop_check=stop_check)
         yield path
 
 

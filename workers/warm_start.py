@@ -30,6 +30,7 @@ from search_spaces import SPACES
 from supernet.network import Supernet
 from supernet.training.checkpoint import WEIGHTS_FILE, load_checkpoint, newest_readable, replace_file
 from supernet.warm_start import Carried, Changes, copy_supernet, write_network
+from workers.uploads import SEND_AGAIN
 from workers.weights import SupernetDescription, fetch_weights
 
 _START = "start.safetensors"
@@ -105,7 +106,7 @@ class WarmStarts:
     def _read_upload(self, upload_id: str, target: SupernetDescription) -> _Source:
         with self._database.session() as session:
             upload = uploads.get(session, upload_id)
-        content = fetch_weights(self._artifacts, upload.uri, upload.sha256)
+        content = fetch_weights(self._artifacts, upload.uri, upload.sha256, remedy=SEND_AGAIN)
         description = describe_weights(io.BytesIO(content))
         _check(description, target)
         if description.architecture is not None:

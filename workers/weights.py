@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +53,11 @@ def publish_weights(
         ) from error
 
 
-def fetch_weights(artifacts: ArtifactStore, uri: str, sha256: str) -> bytes:
-    """The weights file as bytes; ArtifactError unless they are those that were published."""
-    weights = b"".join(artifacts.open(uri))
-    if hashlib.sha256(weights).hexdigest() != sha256:
-        raise ArtifactError(f"the bytes of {uri} are not those that were published; restore the file")
-    return weights
+def fetch_weights(
+    artifacts: ArtifactStore, uri: str, sha256: str, *, remedy: str = "restore the file"
+) -> bytes:
+    """The weights file as bytes; ArtifactError with `remedy` unless they are those that were stored."""
+    return b"".join(artifacts.open_checked(uri, sha256, remedy=remedy))
 
 
 def load_weights(description: SupernetDescription, weights: bytes | Path) -> Supernet:

@@ -18,6 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from nas.errors import ArtifactError
+from nas.ports import StopCheck, never_stop
 
 _CHUNK_BYTES = 1 << 20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -67,6 +68,24 @@ class ArtifactStore:
     def open(self, uri: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `offset` on, `length` of them or all, in chunks; ArtifactError if missing."""
         return _chunks(self.open_file(uri), offset, length)
+
+    def open_checked(self, uri: str, sha256: str, *, remedy: str) -> Iterator[bytes]:
+        """All bytes, in chunks; after the last, ArtifactError with `remedy` unless `sha256` is theirs."""
+        digest = hashlib.sha256()
+        for chunk in self.open(uri):
+            digest.update(chunk)
+            yield chunk
+        if digest.hexdigest() != sha256:
+            raise ArtifactError(f"the bytes of {uri} are not those that were stored; {remedy}")
+
+    def fetch(
+        self, uri: str, target: Path, sha256: str, *, remedy: str, stop_check: StopCheck = never_stop
+    ) -> None:
+        """Copy the bytes to a file, checked as by `open_checked`; `stop_check` is called for each chunk."""
+        with target.open("wb") as file:
+            for chunk in self.open_checked(uri, sha256, remedy=remedy):
+                stop_check()
+                file.write(chunk)
 
     def open_file(self, uri: str) -> IO[bytes]:
         """The bytes as a file that can seek, for who needs a part of them; ArtifactError if missing."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
+from nas.scratch import ScratchFolder
 from supernet.data.folder import is_ignored
 from supernet.data.huggingface import open_huggingface
 from supernet.data.listing import ImageListing, SourceImage
@@ -20,14 +16,11 @@ from supernet.data.npz import is_npz, open_npz
 from supernet.data.parquet import ParquetColumns
 from supernet.data.unpacking import UnpackLimits, unpack
 
-_PREFIX = "nas-unpacked-"
-_LOCK = ".lock"
-
 
 class ArchiveListing:
     """The images of an archive; its unpacked files are removed with this object, at the latest."""
 
-    def __init__(self, archive: Path, files: _UnpackedFiles, listing: ImageListing) -> None:
+    def __init__(self, archive: Path, files: ScratchFolder, listing: ImageListing) -> None:
         self.class_names = listing.class_names
         self.splits = listing.splits
         self._archive = archive
@@ -36,7 +29,7 @@ class ArchiveListing:
 
     def images(self) -> Iterator[SourceImage]:
         """Every image, in the order of what the archive holds."""
-        with _told_as(self._archive, self._files.folder):
+        with _told_as(self._archive, self._files.path):
             yield from self._listing.images()
 
     def close(self) -> None:
@@ -58,11 +51,11 @@ def open_archive(
         raise DatasetError(f"{archive} is no file; give a zip, tar, tar.gz, tar.bz2 or tar.xz")
     if is_npz(archive):
         return open_npz(archive, stop_check)  # an npz is a zip itself, and may be sent as it is
-    files = _UnpackedFiles()
+    files = ScratchFolder()
     try:
-        with _told_as(archive, files.folder):
-            unpack(archive, files.folder, limits, stop_check)
-            return ArchiveListing(archive, files, _open_content(files.folder, columns, stop_check))
+        with _told_as(archive, files.path):
+            unpack(archive, files.path, limits, stop_check)
+            return ArchiveListing(archive, files, _open_content(files.path, columns, stop_check))
     except BaseException:
         files.remove()
         raise
@@ -82,51 +75,6 @@ def _open_content(folder: Path, columns: ParquetColumns, stop_check: StopCheck) 
 
 def _children(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not is_ignored(path.name))
-
-
-class _UnpackedFiles:
-    """A temporary folder that goes with its owner: by `remove`, when the owner is collected, or at exit.
-
-    A process killed with -9 leaves its folder; the next to unpack on this machine removes it, which
-    knows by the lock that nobody holds it any more.
-    """
-
-    def __init__(self) -> None:
-        _remove_abandoned()
-        outer, lock = _locked_folder()
-        self.folder = outer / "content"
-        self.folder.mkdir()
-        self.remove = weakref.finalize(self, _remove, outer, lock)
-
-
-def _locked_folder() -> tuple[Path, int]:
-    while True:
-        outer = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = os.open(outer / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (outer / _LOCK).exists():  # else taken for abandoned before it was locked
-            return outer, lock
-        os.close(lock)
-
-
-def _remove(outer: Path, lock: int) -> None:
-    shutil.rmtree(outer, ignore_errors=True)
-    os.close(lock)
-
-
-def _remove_abandoned() -> None:
-    for outer in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            lock = os.open(outer / _LOCK, os.O_RDWR)
-        except OSError:
-            continue  # another user's, or one that is being made
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(outer, ignore_errors=True)
-        except BlockingIOError:
-            pass  # in use
-        finally:
-            os.close(lock)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ SPLIT_FILES = ("train.npz", "val.npz", "test.npz")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say."""
 _PIECE_BYTES = 1 << 24
-_NEVER_PICKLED = "biufU"
 
 
 def write_split_file(path: Path, splits: DataSplits, name: str, stop_check: StopCheck = never_stop) -> None:

@@ -251,7 +251,7 @@ def test_refusals_name_the_archive_and_not_where_it_was_unpacked(tmp_path):
     packed = zip_of(tmp_path / "pets.zip", ("cat/1.png", PNG), ("dog/notes.txt", b""))
     with pytest.raises(DatasetError, match=r"class folder .*/pets\.zip/dog holds no images") as caught:
         open_archive(packed, COLUMNS)
-    assert "nas-unpacked" not in str(caught.value)
+    assert "nas-scratch" not in str(caught.value)
 
 
 @pytest.mark.parametrize("members", [[], [("README.md", b"")], [("1.png", PNG)]])

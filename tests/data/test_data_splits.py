@@ -14,6 +14,10 @@ def pixel_keys(images):
     return [pixels.tobytes() for pixels in images.images]
 
 
+def labelled_keys(images):
+    return zip(pixel_keys(images), images.labels.tolist(), strict=True)
+
+
 def equal_sets(one, other):
     return (
         np.array_equal(one.images, other.images)
@@ -64,13 +68,13 @@ def test_given_splits_are_kept_whole_and_others_are_drawn_from_train(data_kit):
     test = data_kit.random_set(100, seed=1)
     val = data_kit.random_set(80, seed=2)
     made = make_splits(data_kit.decoded(data_kit.random_set(), test=test))
-    assert sorted(pixel_keys(made.test)) == sorted(pixel_keys(test))
+    assert sorted(labelled_keys(made.test)) == sorted(labelled_keys(test))
     assert made.counts["train"] + made.counts["val"] == 600
     made = make_splits(data_kit.decoded(data_kit.random_set(), val, test))
     for part, given in ((made.train, data_kit.random_set()), (made.val, val), (made.test, test)):
-        assert sorted(pixel_keys(part)) == sorted(pixel_keys(given))
+        assert sorted(labelled_keys(part)) == sorted(labelled_keys(given))
     made = make_splits(data_kit.decoded(data_kit.random_set(), val))
-    assert sorted(pixel_keys(made.val)) == sorted(pixel_keys(val))
+    assert sorted(labelled_keys(made.val)) == sorted(labelled_keys(val))
     assert made.counts["train"] + made.counts["test"] == 600
 
 

@@ -27,6 +27,16 @@ def test_bytes_are_read_back_with_their_digest(store):
     assert b"".join(store.open(stored.uri)) == content
 
 
+def test_bytes_are_fetched_only_as_those_that_were_stored(store, tmp_path):
+    content = os.urandom(3_000_000)
+    stored = store.put("sub_a/model.onnx", content)
+    store.fetch(stored.uri, tmp_path / "copy", stored.sha256, remedy="unused")
+    assert (tmp_path / "copy").read_bytes() == content
+    store.put("sub_a/model.onnx", content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match=r"model\.onnx are not those that were stored; make it again"):
+        store.fetch(stored.uri, tmp_path / "copy", stored.sha256, remedy="make it again")
+
+
 def test_a_file_is_stored_like_bytes(store, tmp_path):
     (tmp_path / "card.json").write_bytes(b"{}")
     stored = store.put("sub_a/card.json", tmp_path / "card.json")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from nas.errors import DatasetError
+from nas.errors import ArtifactError, DatasetError
 from nas.job import JobState
 from nas.store import datasets
 from supernet.data import DataSource, SplitPlan, load_source, make_splits
@@ -117,7 +117,7 @@ def test_published_splits_that_are_damaged_are_refused(imported):
     path = Path(unquote(urlsplit(uri).path))
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
-    with pytest.raises(DatasetError, match="are not those that were published"):
+    with pytest.raises(ArtifactError, match="are not those that were stored; restore the file, or register"):
         reference.load()
     assert list(reference.cache.parent.iterdir()) == []
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from nas.job import JobKind, JobState
+from nas.scratch import ScratchFolder
 from nas.store import supernets
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.deletion import SUPERNET, delete_resource
@@ -236,17 +242,35 @@ def test_a_worker_with_nothing_to_do_tidies_up(site, supernet):
         service.run()
 
 
-@pytest.mark.parametrize("place", [".", "datasets"])
-def test_scratch_that_a_killed_worker_left_is_removed_after_a_day(site, leftovers, place):
-    old, fresh = (site.home / place / f"nas-splits-{name}" for name in ("old", "fresh"))
-    for folder in (old, fresh):
-        folder.mkdir(parents=True)
-        (folder / "train.npz").write_bytes(b"half")
-    two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
+def killed_at_work(place) -> Path:
+    """What a process leaves that packs splits, and is killed."""
+    script = (
+        "import os, pathlib, signal, sys; from nas.scratch import ScratchFolder; "
+        "held = ScratchFolder(pathlib.Path(sys.argv[1])); (held.path / 'train.npz').write_bytes(b'half'); "
+        "print(held.path, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", script, str(place)]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    return Path(killed.stdout.strip())
+
+
+def test_scratch_of_a_killed_worker_goes_and_of_one_at_work_stays_however_long(
+    site, leftovers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    places = (tmp_path, site.home / CACHES)
+    held = [ScratchFolder(place) for place in places]
+    long_ago = time.time() - 2 * 24 * 3600
+    for folder in held:
+        (folder.path / "train.npz").write_bytes(b"half")
+        for path in (folder.path / "train.npz", folder.path, folder.path.parent):
+            os.utime(path, (long_ago, long_ago))
+    left = [killed_at_work(place) for place in places]
+    assert all((folder / "train.npz").exists() for folder in left)
     leftovers.remove()
-    assert not old.exists()
-    assert (fresh / "train.npz").exists()
+    assert not any(folder.parent.exists() for folder in left)
+    assert all((folder.path / "train.npz").exists() for folder in held)
 
 
 def test_decoded_images_of_no_data_set_go_once_they_lie_untouched(site, leftovers):

@@ -39,17 +39,8 @@ def temporary(tmp_path, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def sent(site, content: bytes) -> str:
-    with site.database.begin() as session:
-        upload_id = uploads.begin(session)
-    stored = site.artifacts.put(uploads.key_of(upload_id), content)
-    with site.database.begin() as session:
-        uploads.create(session, upload_id, display_name="pets.zip", stored=stored)
-    return upload_id
-
-
 def test_an_uploaded_archive_is_imported_as_its_folder_would_be(site):
-    upload_id = sent(site, zip_of_pets())
+    upload_id = site.add_upload(zip_of_pets()).id
     dataset = site.add_dataset({"kind": "archive", "upload_id": upload_id})
     site.work([dataset.job.id])
     job = site.queue.get(dataset.job.id)
@@ -61,7 +52,7 @@ def test_an_uploaded_archive_is_imported_as_its_folder_would_be(site):
 
 
 def test_an_upload_that_is_no_archive_fails_the_import_by_its_id(site):
-    upload_id = sent(site, b"no archive at all")
+    upload_id = site.add_upload(b"no archive at all").id
     dataset = site.add_dataset({"kind": "archive", "upload_id": upload_id})
     site.work([dataset.job.id])
     job = site.queue.get(dataset.job.id)
@@ -72,10 +63,12 @@ def test_an_upload_that_is_no_archive_fails_the_import_by_its_id(site):
 
 
 def test_bytes_that_changed_are_refused_and_an_unknown_upload_is_told(site):
-    upload_id = sent(site, zip_of_pets())
+    upload_id = site.add_upload(zip_of_pets()).id
     site.artifacts.put(uploads.key_of(upload_id), b"other bytes")
     with (
-        pytest.raises(ArtifactError, match="have changed"),
+        pytest.raises(
+            ArtifactError, match=f"{upload_id}/content are not those that were stored; send the file again"
+        ),
         fetched_upload(site.database, site.artifacts, upload_id),
     ):
         pass
