@@ -243,7 +243,8 @@ def test_scratch_that_a_killed_worker_left_is_removed_after_a_day(site, leftover
         folder.mkdir(parents=True)
         (folder / "train.npz").write_bytes(b"half")
     two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
+    for path in (old / "train.npz", old):
+        os.utime(path, (two_days_ago, two_days_ago))
     leftovers.remove()
     assert not old.exists()
     assert (fresh / "train.npz").exists()
