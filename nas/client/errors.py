@@ -33,7 +33,7 @@ class DownloadError(ClientError):
 
 
 class UnsendableRequestError(ClientError, ValueError):
-    """The request holds what JSON cannot say, such as NaN; nothing was sent."""
+    """The URL or the key can be no service's, or the request holds what JSON cannot say; nothing was sent."""
 
 
 class ApiError(ClientError):

@@ -29,13 +29,13 @@ def connection_settings(url: str, key: str | None, timeout_s: float) -> dict[str
 
 
 def checked_url(url: str) -> httpx.URL:
-    """The URL, parsed; ClientError unless it can be a service's."""
+    """The URL, parsed; UnsendableRequestError unless it can be a service's."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
-        raise ClientError(f"the URL {url!r} cannot be read ({error}); {_URL_REMEDY}") from error
+        raise UnsendableRequestError(f"the URL {url!r} cannot be read ({error}); {_URL_REMEDY}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host or set(parsed.host) & set("[]<>{} %"):
-        raise ClientError(f"{url!r} is no URL of a service; {_URL_REMEDY}")
+        raise UnsendableRequestError(f"{url!r} is no URL of a service; {_URL_REMEDY}")
     return parsed
 
 
@@ -45,7 +45,7 @@ _URL_REMEDY = "it looks like http://127.0.0.1:8080"
 def _checked_key(key: str) -> str:
     # Not shown: a key is a secret even where it is wrong.
     if not key or not all("!" <= character <= "~" for character in key):
-        raise ClientError(
+        raise UnsendableRequestError(
             "the key is empty or holds a blank or another character that no key has; copy it anew"
         )
     return key

@@ -57,8 +57,13 @@ def parse_value(text: str) -> Any:
 
 def read_body(path: str) -> Body:
     """The mapping in the file, `-` for stdin: JSON if it begins like it, else YAML."""
-    with click.open_file(path, "rb") as file:
-        data = file.read(_MAX_BYTES + 1)
+    try:
+        with click.open_file(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); correct the path, or give - for stdin"
+        ) from error
     if len(data) > _MAX_BYTES:
         raise UsageError(f"{path}: longer than {_MAX_BYTES:,} bytes; it is to hold a request, not data")
     try:

@@ -47,8 +47,6 @@ class Block:
 
     def script(self) -> str:
         """The block for bash, less what runs elsewhere."""
-        if self.language == "python":
-            return f"python - <<'END_OF_BLOCK'\n{self.text}END_OF_BLOCK\n"
         lines = [line for line in self.text.splitlines() if _COMMENT.sub("", line).strip() not in ELSEWHERE]
         # What a measurement yields is not asked here, only whether the command is right.
         return "".join(f"{line.replace('python -m bench', 'python -m bench --quick')}\n" for line in lines)
