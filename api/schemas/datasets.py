@@ -83,7 +83,8 @@ class ParquetSource(ImageSource, TableColumns):
         description="The file of the validation images; without it they are drawn from the training images.",
     )
     test: FilePath | None = Field(
-        default=None, description="The file of the test images; without it a test split is made."
+        default=None,
+        description="The file of the test images; without it they are drawn from the training images.",
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from nas.commands.exits import UsageError
 BUNDLED = ("digits",)
 KINDS = ("bundled", "folder", "parquet", "npz", "huggingface", "archive")
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _HUGGING_FACE = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 _IMAGEFOLDER_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +15,7 @@ from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
 from supernet.data.given_splits import in_order
 from supernet.data.listing import GivenSplit, SourceImage
+from supernet.data.npz_arrays import NpzArray, array_headers, read_rows, read_whole
 
 CLASS_NAMES = "class_names"
 SPELLINGS = (
@@ -26,25 +24,14 @@ SPELLINGS = (
     {split: (f"x_{split}", f"y_{split}") for split in GivenSplit},
 )
 """The names of a split's arrays, one spelling a file."""
-MAX_SMALL_BYTES = 1 << 30
-"""Of labels and class names, which are read whole."""
 MAX_IMAGE_BYTES = 1 << 28
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Array:
-    """One member of the file, by its header."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
     """The images of one split: how many, in which layout, and their labels as indices."""
 
-    images: _Array
+    images: NpzArray
     is_channels_first: bool
     labels: NDArray[np.int64]
 
@@ -61,7 +48,7 @@ class NpzListing:
     def images(self) -> Iterator[SourceImage]:
         """Every image, split after split, in the order of the rows."""
         for split, part in zip(self.splits, self.parts, strict=True):
-            rows = _rows(self.path, part.images)
+            rows = read_rows(self.path, part.images)
             for row, (label, pixels) in enumerate(zip(part.labels.tolist(), rows, strict=True)):
                 content = (
                     np.ascontiguousarray(pixels.transpose(1, 2, 0)) if part.is_channels_first else pixels
@@ -89,7 +76,7 @@ def open_npz(path: Path, stop_check: StopCheck = never_stop) -> NpzListing:
     Without `class_names` the sorted labels themselves name the classes.
     """
     stop_check()
-    arrays = _headers(path)
+    arrays = array_headers(path)
     pairs = _pairs(path, arrays)
     labels = {split: _labels(path, names[1], arrays) for split, names in pairs.items()}
     class_names, values = _classes(path, arrays, labels, pairs)
@@ -107,52 +94,7 @@ def open_npz(path: Path, stop_check: StopCheck = never_stop) -> NpzListing:
     return NpzListing(path=path, class_names=class_names, splits=in_order(set(pairs)), parts=tuple(parts))
 
 
-def _headers(path: Path) -> dict[str, _Array]:
-    with _opened(path) as file:
-        names = [name.removesuffix(".npy") for name in file.namelist()]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise DatasetError(f"{path} holds the array {twice[0]!r} more than once; write the file again")
-        return {
-            name: _header(path, file, member) for name, member in zip(names, file.namelist(), strict=True)
-        }
-
-
-def _header(path: Path, file: zipfile.ZipFile, member: str) -> _Array:
-    name = member.removesuffix(".npy")
-    with file.open(member) as stream:
-        try:
-            shape, is_fortran, dtype = _read_header(stream)
-        except ValueError as error:
-            raise DatasetError(
-                f"array {name!r} of {path} has no readable header ({error}); write it again"
-            ) from error
-    if dtype.hasobject:
-        raise DatasetError(
-            f"array {name!r} of {path} holds Python objects, which would have to be unpickled; save plain "
-            "numbers, and class names as `np.array(names, dtype=str)`"
-        )
-    if is_fortran:
-        raise DatasetError(
-            f"array {name!r} of {path} is stored column by column; save `np.ascontiguousarray({name})`"
-        )
-    declared = dtype.itemsize * int(np.prod(shape, dtype=object))
-    if declared > file.getinfo(member).file_size:
-        raise DatasetError(
-            f"array {name!r} of {path} is cut off: {declared} bytes declared, fewer there; write the file "
-            "again"
-        )
-    return _Array(name=name, shape=shape, dtype=dtype)
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):  # the later ones are for headers past 64 KiB, which no array of numbers has
-        raise ValueError(f"npy format {version}, not (1, 0)")
-    return np.lib.format.read_array_header_1_0(stream)
-
-
-def _pairs(path: Path, arrays: dict[str, _Array]) -> dict[GivenSplit, tuple[str, str]]:
+def _pairs(path: Path, arrays: dict[str, NpzArray]) -> dict[GivenSplit, tuple[str, str]]:
     """The array names of each split that the file has."""
     spelled = [pairs for pairs in SPELLINGS if set(arrays) & set(pairs[GivenSplit.TRAIN])]
     if len(spelled) != 1:
@@ -178,7 +120,7 @@ def _pairs(path: Path, arrays: dict[str, _Array]) -> dict[GivenSplit, tuple[str,
     return found
 
 
-def _is_channels_first(path: Path, images: _Array) -> bool:
+def _is_channels_first(path: Path, images: NpzArray) -> bool:
     """Whether the layout is (n, c, h, w); refused where the shape does not tell."""
     if images.dtype != np.uint8:
         raise DatasetError(
@@ -203,14 +145,14 @@ def _is_channels_first(path: Path, images: _Array) -> bool:
     return is_first
 
 
-def _wrong_shape(path: Path, images: _Array, reason: str) -> DatasetError:
+def _wrong_shape(path: Path, images: NpzArray, reason: str) -> DatasetError:
     return DatasetError(
         f"array {images.name!r} of {path} has shape {images.shape}, which {reason}; save greyscale images as "
         "(n, h, w) and RGB images, without alpha, as (n, h, w, 3)"
     )
 
 
-def _labels(path: Path, name: str, arrays: dict[str, _Array]) -> NDArray[np.int64]:
+def _labels(path: Path, name: str, arrays: dict[str, NpzArray]) -> NDArray[np.int64]:
     array = arrays[name]
     if array.dtype.kind not in "iu":
         raise DatasetError(
@@ -222,7 +164,7 @@ def _labels(path: Path, name: str, arrays: dict[str, _Array]) -> NDArray[np.int6
             f"array {name!r} of {path} has shape {array.shape}, neither (n,) nor (n, 1); save one number "
             f"for each image, such as `{name}.argmax(axis=1)` where there is a column for each class"
         )
-    labels: NDArray[np.int64] = _whole(path, array).reshape(-1).astype(np.int64)
+    labels: NDArray[np.int64] = read_whole(path, array).reshape(-1).astype(np.int64)
     negative = np.flatnonzero(labels < 0)
     if negative.size:
         raise DatasetError(
@@ -234,7 +176,7 @@ def _labels(path: Path, name: str, arrays: dict[str, _Array]) -> NDArray[np.int6
 
 def _classes(
     path: Path,
-    arrays: dict[str, _Array],
+    arrays: dict[str, NpzArray],
     labels: dict[GivenSplit, NDArray[np.int64]],
     pairs: dict[GivenSplit, tuple[str, str]],
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -248,7 +190,7 @@ def _classes(
             f"array {CLASS_NAMES!r} of {path} is {array.dtype} of shape {array.shape}, not a row of texts; "
             "save `np.array(names, dtype=str)`"
         )
-    names = tuple(str(name) for name in _whole(path, array))
+    names = tuple(str(name) for name in read_whole(path, array))
     for split, values in labels.items():
         outside = np.flatnonzero(values >= len(names))
         if outside.size:
@@ -257,55 +199,6 @@ def _classes(
                 f"0..{len(names) - 1}, the named classes; correct the label or name the class"
             )
     return names, np.arange(len(names))
-
-
-def _whole(path: Path, array: _Array) -> NDArray[Any]:
-    """A small array, in memory."""
-    num_bytes = array.dtype.itemsize * int(np.prod(array.shape, dtype=object))
-    if num_bytes > MAX_SMALL_BYTES:
-        raise DatasetError(
-            f"array {array.name!r} of {path} has {num_bytes} bytes, more than {MAX_SMALL_BYTES}; save it "
-            "smaller"
-        )
-    with _member(path, array.name) as stream:
-        return np.frombuffer(_exactly(path, stream, num_bytes), dtype=array.dtype).reshape(array.shape)
-
-
-def _rows(path: Path, array: _Array) -> Iterator[NDArray[np.uint8]]:
-    shape = array.shape[1:]
-    num_bytes = int(np.prod(shape, dtype=object))
-    with _member(path, array.name) as stream:
-        for _ in range(array.shape[0]):
-            yield np.frombuffer(_exactly(path, stream, num_bytes), dtype=np.uint8).reshape(shape)
-
-
-@contextmanager
-def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """The array's bytes, from the first value on."""
-    with _opened(path) as file:
-        members = set(file.namelist())
-        with file.open(f"{name}.npy" if f"{name}.npy" in members else name) as stream:
-            _read_header(stream)
-            yield stream
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            yield file
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is how zipfile tells of a password.
-        raise DatasetError(
-            f"{path} cannot be read as npz ({error}); write it with `np.savez` or `np.savez_compressed`"
-        ) from error
-
-
-def _exactly(path: Path, stream: IO[bytes], num_bytes: int) -> bytes:
-    content = stream.read(num_bytes)
-    if len(content) < num_bytes:
-        raise DatasetError(f"{path} is cut off; write the file again")
-    return content
 
 
 def _listed(names: Any) -> str:

@@ -70,9 +70,9 @@ class DataSource:
     train: str | None = None
     """The Parquet file of the training images."""
     val: str | None = None
-    """The Parquet file of the validation images; without it a val split is made."""
+    """The Parquet file of the validation images; without it they are drawn from train."""
     test: str | None = None
-    """The Parquet file of the test images; without it a test split is made."""
+    """The Parquet file of the test images; without it they are drawn from train."""
     image_column: str = "image"
     label_column: str = "label"
     skip_unreadable: bool = False
