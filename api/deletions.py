@@ -12,8 +12,6 @@ from nas.store.deletion import ResourceKind, delete_resource, folder_of
 
 logger = logging.getLogger(__name__)
 
-RESPONSES: dict[int | str, dict[str, str]] = {204: {"description": "It is gone."}}
-
 
 def delete(services: Services, kind: ResourceKind, resource_id: str) -> Response:
     """204 once the rows are gone; bytes that cannot be removed just now, a worker removes later."""
