@@ -32,11 +32,11 @@ from nas.store.tables import DatasetRow
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=StrictRoute)
 
 
-@router.post("", status_code=201, response_model=Dataset, operation_id="create_dataset")
+@router.post("", status_code=201, response_model=DatasetDetail, operation_id="create_dataset")
 def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
     """Register images; a worker imports them."""
 
-    def make(session: Session) -> Dataset:
+    def make(session: Session) -> DatasetDetail:
         spec: dict[str, Any] = body.spec()
         if "upload_id" in spec["source"]:
             uploads.hold(session, spec["source"]["upload_id"])
@@ -47,7 +47,7 @@ def create_dataset(body: DatasetCreate, create: CreationDep) -> Response:
             source=spec["source"],
             spec=spec,
         )
-        return describe_dataset(found)
+        return describe_dataset_detail(found)
 
     return create(body, make)
 

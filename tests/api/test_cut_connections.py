@@ -72,7 +72,7 @@ def _fetch(url: httpx.URL, artifact: dict, held: bytes, wanted: int | None) -> t
 def test_the_client_brings_a_file_whole_over_a_connection_that_is_cut_again_and_again(
     service_url, artifact, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nas.client.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("nas.client.concurrency.time.sleep", lambda seconds: None)
     # The first connection lists the files; the rest of it then carries the first part.
     proxy = CuttingProxy(httpx.URL(service_url).port, budgets(2_000, 250_000, seed=3))
     subnet_id = artifact["links"]["self"].split("/")[3]
@@ -86,7 +86,7 @@ def test_a_stream_cut_again_and_again_tells_every_event_once_and_in_order(
     service_url, client, worker, monkeypatch
 ):
     """While the events are being written: the reader is at their heels or far behind, as it comes."""
-    monkeypatch.setattr("nas.client.events.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("nas.client.concurrency.time.sleep", lambda seconds: None)
     dataset = client.datasets.create(DIGITS)
     lease = worker.claim(JobKind.IMPORT_DATASET)
     is_read = threading.Semaphore(0)

