@@ -8,6 +8,7 @@ import click
 
 from nas.client import Client
 from nas.commands.exits import UsageError
+from nas.commands.files import show_saved, with_folder
 from nas.commands.images import KINDS, packed, source_of
 from nas.commands.options import ID, with_waiting
 from nas.commands.request_body import Body, put, put_given, with_body
@@ -25,6 +26,8 @@ from nas.commands.session import Session, with_session
 from nas.commands.text import NOTHING, count
 from nas.errors import NasError
 
+SPLITS = ("train", "val", "test")
+
 DATASET = Noun(
     name="dataset",
     people_say="data set",
@@ -34,9 +37,7 @@ DATASET = Noun(
         "KIND": lambda item: item["spec"]["source"]["kind"],
         "CLASSES": lambda item: count(item["num_classes"]),
         "TRAIN/VAL/TEST": lambda item: (
-            "/".join(str(item["counts"][split]) for split in ("train", "val", "test"))
-            if item["counts"]
-            else NOTHING
+            "/".join(str(item["counts"][split]) for split in SPLITS) if item["counts"] else NOTHING
         ),
         **CREATED,
     },
@@ -143,6 +144,25 @@ def show_report(session: Session, *, resource_id: str) -> None:
         remedy = f"nas dataset get {found.id}" if found.is_terminal else f"nas dataset watch {found.id}"
         raise NasError(f"{found.id} is {found.state} and has no report; see: {remedy}")
     session.show(report)
+
+
+@dataset.command("download")
+@click.argument("resource_id", type=ID, metavar="ID")
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(SPLITS),
+    multiple=True,
+    help="Repeat it for several (default: all three).",
+)
+@with_folder
+@with_session
+def download_dataset(session: Session, *, resource_id: str, splits: tuple[str, ...], folder: Path) -> None:
+    """Save the splits as npz files: uint8 `images` (n, c, h, w) as stored, int64 `labels`, `class_names`."""
+    with session.client() as client:
+        found = client.datasets.get(resource_id)
+        paths = [found.download(split, folder) for split in splits or SPLITS]
+        show_saved(session, found.id, paths, found.splits())
 
 
 add_list(dataset, DATASET)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nas.client.resources import Subnet
+from nas.commands.files import show_saved, with_folder
 from nas.commands.options import ID, with_bounds, with_waiting
 from nas.commands.points import accuracy
 from nas.commands.request_body import Body, parse_value, put, put_given, with_body
@@ -22,7 +23,7 @@ from nas.commands.resources import (
     add_watch,
     show_created,
 )
-from nas.commands.session import Output, Session, with_session
+from nas.commands.session import Session, with_session
 from nas.commands.text import count
 
 SUBNET = Noun(
@@ -79,14 +80,7 @@ def create_subnet(
 
 @subnet.command("download")
 @click.argument("resource_id", type=ID, metavar="ID")
-@click.option(
-    "-d",
-    "--dir",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="The folder to save the bundle in; it is made where there is none.",
-)
+@with_folder
 @with_waiting
 @with_session
 def download_subnet(
@@ -102,18 +96,7 @@ def download_subnet(
 
 def save(session: Session, found: Subnet, folder: Path) -> None:
     """The bundle's files in the folder, and their list printed."""
-    paths = found.download(folder)
-    if session.output is Output.ID:
-        click.echo(found.id)
-        return
-    sizes = {artifact["name"]: artifact for artifact in found.artifacts()}
-    files = [{**sizes[path.name], "path": str(path)} for path in paths]
-    columns = {
-        "FILE": lambda file: file["path"],
-        "SIZE_BYTES": lambda file: count(file["size_bytes"]),
-        "SHA256": lambda file: file["sha256"],
-    }
-    session.show_list(files, columns)
+    show_saved(session, found.id, found.download(folder), found.artifacts())
     session.say(f"check it anywhere: cd {folder} && python verify.py")
 
 

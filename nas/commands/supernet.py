@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from nas.commands.files import show_saved, with_folder
 from nas.commands.options import ID, with_waiting
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
@@ -18,6 +21,7 @@ from nas.commands.resources import (
     show_created,
 )
 from nas.commands.session import Session, with_session
+from nas.errors import NasError
 
 SUPERNET = Noun(
     name="supernet",
@@ -84,6 +88,22 @@ def train_supernet(
     with session.client() as client:
         created = client.supernets.create_from(body)
         show_created(session, SUPERNET, created, wait=wait, timeout=timeout)
+
+
+@supernet.command("download")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_folder
+@with_session
+def download_supernet(session: Session, *, resource_id: str, folder: Path) -> None:
+    """Save the weights of a trained supernet: what --warm-start of a later training takes, once uploaded."""
+    with session.client() as client:
+        found = client.supernets.get(resource_id)
+        files = found.artifacts()
+        if not files:
+            raise NasError(
+                f"{found.id} is {found.state} and has no weights yet; see: nas supernet watch {found.id}"
+            )
+        show_saved(session, found.id, found.download(folder), files)
 
 
 add_list(supernet, SUPERNET)

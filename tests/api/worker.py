@@ -22,7 +22,8 @@ from nas.trial import Evaluation, Split
 from search_spaces import SPACES
 
 SPACE = SPACES["micro_8"]
-CHECKPOINT = "c" * 64
+WEIGHTS = b"weights"
+CHECKPOINT = hashlib.sha256(WEIGHTS).hexdigest()
 CALIBRATION = "train[:256]/64"
 NUM_VAL = 200
 
@@ -112,7 +113,7 @@ class PlayedWorker:
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
             supernets.record_point(session, supernet_id, POINT)
-            stored = self._artifacts.put(f"supernets/{supernet_id}/a/supernet.safetensors", b"weights")
+            stored = self._artifacts.put(f"supernets/{supernet_id}/a/supernet.safetensors", WEIGHTS)
             supernets.set_weights(
                 session, supernet_id, checkpoint=CHECKPOINT, weights_uri=stored.uri, calibration=CALIBRATION
             )

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from nas.job import JobKind
-from tests.api.conftest import ACCURACIES
+from tests.api.conftest import ACCURACIES, DIGITS, SPLIT_FILES
 from tests.api.worker import SPACE, costs_of, ladder
 
 FILES = {"model.py": b"print('model')\n", "card.json": b"{}"}
@@ -83,6 +83,26 @@ def test_the_whole_path_in_commands(nas, worker, tmp_path):
     saved = nas("subnet", "download", subnet["id"], "-d", tmp_path / "net", "-o", "json")
     assert {file["path"] for file in saved.json()} == {str(tmp_path / "net" / name) for name in FILES}
     assert {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()} == FILES
+
+
+def test_splits_and_weights_are_saved(nas, supernet, untrained, tmp_path):
+    dataset = supernet["dataset_id"]
+    saved = nas("dataset", "download", dataset, "--split", "val", "--split", "test", "-d", tmp_path / "data")
+    assert (saved.status, saved.err) == (0, "")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    assert found == {name: SPLIT_FILES[name] for name in ("val.npz", "test.npz")}
+    saved = nas("supernet", "download", supernet.id, "-d", tmp_path / "net", "-o", "json").json()
+    (weights,) = supernet.artifacts()
+    assert saved == [{**weights, "path": str(tmp_path / "net" / "supernet.safetensors")}]
+
+
+def test_what_is_not_there_yet_is_not_saved(nas, client, tmp_path):
+    waiting = client.supernets.create(client.datasets.create(DIGITS).id, "micro_8")
+    for noun, found in (("supernet", waiting.id), ("dataset", waiting["dataset_id"])):
+        ended = nas(noun, "download", found, "-d", tmp_path / "nothing")
+        assert ended.status == 1
+        assert found in ended.err
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_best_downloads_when_told_to(nas, search, worker, tmp_path):
