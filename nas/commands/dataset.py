@@ -85,7 +85,7 @@ def add_dataset(
     """Register images: a folder, a Parquet or npz file, an archive, or the bundled `digits`.
 
     PATH may be a folder of class folders (or of train/, val/, test/ with them), a Parquet file or a folder of
-    them, an npz file, what Hugging Face saves, or an archive (zip, tar, tar.gz) of one of these.
+    them, an npz file, what Hugging Face saves, or an archive (zip, tar, also compressed) of one of these.
     """
     given = {
         "source.image_column": image_column,

@@ -33,6 +33,8 @@ def make(root: Path, *names: str) -> Path:
         (["a.zip"], "a.zip", "archive"),
         (["a.tar.gz"], "a.tar.gz", "archive"),
         (["a.tgz"], "a.tgz", "archive"),
+        (["a.tar.bz2"], "a.tar.bz2", "archive"),
+        (["A.TAR.XZ"], "A.TAR.XZ", "archive"),
         (["digits/1/1.png"], "./digits", "folder"),
     ],
 )

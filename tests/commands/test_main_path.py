@@ -188,6 +188,10 @@ def test_what_is_packed_is_what_lies_there(tmp_path):
             "cat/1.png": "cat/1.png",
             "dog/ä.png": "dog/ä.png",
         }
+    (tmp_path / "pets" / "eel").mkdir()
+    with packed(tmp_path / "pets") as (file, _), zipfile.ZipFile(file) as archive:
+        # A class without images is the service's to refuse, as it is where it reads the folder itself.
+        assert "eel/" in archive.namelist()
     single = tmp_path / "images.npz"
     single.write_bytes(b"arrays")
     with packed(single) as (file, _), zipfile.ZipFile(file) as archive:
