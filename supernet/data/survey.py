@@ -75,9 +75,13 @@ class UnreadableImages:
         """The error that tells how many of a source's `num_images`, and the first of them."""
         told = "; ".join(f"{image.where} ({image.reason})" for image in self.listed[:_NUM_TOLD])
         more = f"; and {len(self) - _NUM_TOLD} more, listed in the report" if len(self) > _NUM_TOLD else ""
+        remedy = (
+            "replace or remove them, or register the images with skip_unreadable to have them left out"
+            if len(self) < num_images
+            else "replace them: with all of them left out nothing would remain"
+        )
         return UnreadableImagesError(
-            f"{len(self)} of {num_images} images cannot be read: {told}{more}; replace or remove them, or "
-            "register the images with skip_unreadable to have them left out"
+            f"{len(self)} of {num_images} images cannot be read: {told}{more}; {remedy}"
         )
 
 

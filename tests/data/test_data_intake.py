@@ -186,8 +186,9 @@ def test_left_out_on_request_the_readable_images_are_as_if_alone(tmp_path, write
 
 def test_a_source_of_nothing_readable_is_refused_even_on_request(write):
     intake = write([b"a", b"b", b"c"], [0, 1, 0], skip_unreadable=True)
-    with pytest.raises(DatasetError, match="3 of 3 images cannot be read"):
+    with pytest.raises(DatasetError, match="3 of 3 images cannot be read") as refused:
         intake.decode()
+    assert "skip_unreadable" not in str(refused.value)  # no remedy here: nothing would remain
     assert intake.report()["unreadable"]["count"] == 3
     assert intake.report()["sizes"] is None
 
