@@ -171,6 +171,8 @@ def test_unreadable_images_of_both_passes_are_told_together_and_listed(write, da
     assert all(each["reason"] for each in report["unreadable"]["images"])
     assert report["num_images"] == 10
     assert [each["images"] for each in report["classes"][:2]] == [{"train": 6}, {"train": 4}]
+    assert sum(each["images"] for each in report["sizes"]["most_common"]) == 10
+    assert sum(report["modes"].values()) == 10
     assert report["duplicates"] is None
 
 
