@@ -11,6 +11,7 @@ import pytest
 
 from nas.job import JobKind
 from tests.api.conftest import ACCURACIES
+from tests.api.weights import bundle_file
 from tests.api.worker import SPACE, costs_of, ladder
 
 FILES = {"model.py": b"print('model')\n", "card.json": b"{}"}
@@ -173,6 +174,19 @@ def test_a_folder_is_sent_as_one_archive(nas, client, tmp_path, monkeypatch):
     assert "pets.zip" in ended.err
     (upload,) = client.uploads.list()
     assert upload["display_name"] == "pets.zip"
+
+
+def test_a_downloaded_bundle_is_sent_and_trained_from(nas, client, search, tmp_path):
+    bundle = tmp_path / "bundle.zip"
+    bundle.write_bytes(bundle_file())
+    dataset = client.supernets.get(search["supernet_id"])["dataset_id"]
+    started = nas("supernet", "train", dataset, "micro_8", "--warm-start", bundle, "-o", "json")
+    assert started.status == 0, started.err
+    (upload,) = client.uploads.list()
+    assert upload["display_name"] == "bundle.zip"
+    assert started.json()["warm_start"]["upload_id"] == upload["id"]
+    refused = nas("supernet", "train", dataset, "micro_8", "--warm-start", "sub_x")
+    assert (refused.status, "give its bundle.zip" in refused.err) == (2, True)
 
 
 def test_what_is_packed_is_what_lies_there(tmp_path):
