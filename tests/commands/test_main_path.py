@@ -176,6 +176,18 @@ def test_a_folder_is_sent_as_one_archive(nas, client, tmp_path, monkeypatch):
     assert upload["display_name"] == "pets.zip"
 
 
+def test_what_was_sent_is_listed_and_deleted(nas, tmp_path):
+    (tmp_path / "bundle.zip").write_bytes(bundle_file())
+    upload = nas("upload", "create", tmp_path / "bundle.zip", "-o", "id").out.strip()
+    assert "bundle.zip" in nas("upload", "list").out
+    assert nas("upload", "list", "-o", "id").out.split() == [upload]
+    deleted = nas("upload", "delete", upload)
+    assert (deleted.status, deleted.out) == (0, f"{upload} is deleted\n")
+    assert nas("upload", "list", "-o", "json").json() == []
+    again = nas("upload", "delete", upload)
+    assert (again.status, "no upload" in again.err) == (1, True)
+
+
 def test_a_downloaded_bundle_is_sent_and_trained_from(nas, client, search, tmp_path):
     bundle = tmp_path / "bundle.zip"
     bundle.write_bytes(bundle_file())
