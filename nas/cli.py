@@ -18,6 +18,7 @@ from nas.commands.serve import serve
 from nas.commands.space import space
 from nas.commands.subnet import subnet
 from nas.commands.supernet import supernet
+from nas.commands.upload import upload
 
 
 @click.group(
@@ -29,7 +30,7 @@ def commands() -> None:
     """Neural architecture search as a service."""
 
 
-for _command in (serve, dataset, supernet, search, best, subnet, job, space, doctor):
+for _command in (serve, dataset, supernet, search, best, subnet, upload, job, space, doctor):
     commands.add_command(_command)
 
 

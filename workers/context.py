@@ -99,6 +99,8 @@ class JobContext:
     def transaction(self) -> Iterator[Session]:
         """A transaction that still holds the lease: the only way to write the job's results."""
         with self._queue.leased(self._lease) as session:
+            if self._progress is not None:  # no heartbeat follows the transaction that ends the job
+                self._queue.note_progress(self._lease, session, self._progress)
             yield session
             self._queue.land(self._lease, session, self._landed)
 

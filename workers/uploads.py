@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from nas.errors import DatasetError
 from nas.ports import StopCheck, never_stop
 from nas.scratch import ScratchFolder
 from nas.store import uploads
@@ -43,4 +44,10 @@ def local_source(
         yield source
         return
     with fetched_upload(database, artifacts, source.upload_id, stop_check) as path:
-        yield replace(source, upload_id=None, path=str(path))
+        try:
+            yield replace(source, upload_id=None, path=str(path))
+        except DatasetError as error:
+            if str(path) not in str(error):
+                raise
+            # The temporary file is gone when this is read, and was never the reader's.
+            raise DatasetError(str(error).replace(str(path), f"upload {source.upload_id}")) from error

@@ -11,6 +11,7 @@ from nas.commands.exits import UsageError
 from nas.commands.files import show_saved, with_folder
 from nas.commands.images import KINDS, packed, source_of
 from nas.commands.options import ID, with_waiting
+from nas.commands.report import say_warnings, show_report
 from nas.commands.request_body import Body, put, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -22,6 +23,7 @@ from nas.commands.resources import (
     add_watch,
     show_created,
 )
+from nas.commands.sending import sent
 from nas.commands.session import Session, with_session
 from nas.commands.text import NOTHING, count
 from nas.errors import NasError
@@ -86,8 +88,7 @@ def add_dataset(
     """Register images: a folder, a Parquet or npz file, an archive, or the bundled `digits`.
 
     PATH may be a folder of class folders (or of train/, val/, test/ with them), a Parquet file or a folder of
-    them, an npz file, what Hugging Face saves, or an archive (zip, tar, tar.gz, tar.bz2, tar.xz)
-    of one of these.
+    them, an npz file, what Hugging Face saves, or an archive (zip, tar, also compressed) of one of these.
     """
     given = {
         "source.image_column": image_column,
@@ -113,6 +114,8 @@ def add_dataset(
             put(body, "source.upload_id", _sent(session, client, Path(path).expanduser(), kind))
         created = client.datasets.create_from(body)
         show_created(session, DATASET, created, wait=wait, timeout=timeout)
+        if wait:
+            say_warnings(session, client.datasets.get(created.id).get("report"))
 
 
 def _sent(session: Session, client: Client, path: Path, kind: str | None) -> str:
@@ -123,19 +126,14 @@ def _sent(session: Session, client: Client, path: Path, kind: str | None) -> str
         )
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder here to upload; correct the path")
-    with packed(path) as (file, name), session.progress() as line:
-        sent = client.uploads.create(
-            file,
-            display_name=name,
-            on_progress=None if line is None else lambda done, whole: line.sent(name, done, whole),
-        )
-    return str(sent["id"])
+    with packed(path) as (file, name):
+        return sent(session, client, file, name)
 
 
 @dataset.command("report")
 @click.argument("resource_id", type=ID, metavar="ID")
 @with_session
-def show_report(session: Session, *, resource_id: str) -> None:
+def report_dataset(session: Session, *, resource_id: str) -> None:
     """What the import found: classes, counts, imbalance, sizes, duplicates, unreadable files."""
     with session.client() as client:
         found = client.datasets.get(resource_id)
@@ -143,7 +141,7 @@ def show_report(session: Session, *, resource_id: str) -> None:
     if report is None:
         remedy = f"nas dataset get {found.id}" if found.is_terminal else f"nas dataset watch {found.id}"
         raise NasError(f"{found.id} is {found.state} and has no report; see: {remedy}")
-    session.show(report)
+    show_report(session, report)
 
 
 @dataset.command("download")

@@ -14,7 +14,7 @@ from nas.commands.exits import UsageError
 BUNDLED = ("digits",)
 KINDS = ("bundled", "folder", "parquet", "npz", "huggingface", "archive")
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _HUGGING_FACE = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 _IMAGEFOLDER_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -76,13 +76,18 @@ def packed(path: Path) -> Iterator[tuple[IO[bytes], str]]:
         with path.open("rb") as archived:
             yield archived, path.name
         return
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    if not files:
+    members = [path] if path.is_file() else sorted(filter(_is_packed, path.rglob("*")))
+    if not any(member.is_file() for member in members):
         raise UsageError(f"{path}: there is no file in it to upload")
     with tempfile.TemporaryFile(prefix="nas-upload-") as file:
         # Images are compressed already.
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
-            for member in files:
+            for member in members:
                 archive.write(member, member.relative_to(path.parent if path.is_file() else path))
         file.seek(0)
         yield file, f"{path.absolute().name}.zip"
+
+
+def _is_packed(path: Path) -> bool:
+    """Files, and folders that are empty: an empty class is refused by name, not lost on the way."""
+    return path.is_file() or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))

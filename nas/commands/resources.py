@@ -16,7 +16,7 @@ from nas.commands.options import ID, Seconds
 from nas.commands.session import Columns, Output, Session, with_session
 from nas.commands.text import NOTHING, moment
 
-_DEFAULT_LIMIT = 50
+DEFAULT_LIMIT = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def add_list(group: click.Group, noun: Noun, *filters: Callable[[Any], Any]) -> 
     """`list`; `filters` are options that the service knows by their names."""
 
     @click.option(
-        "--limit", type=click.IntRange(1), default=_DEFAULT_LIMIT, show_default=True, help="Most to list."
+        "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Most to list."
     )
     @with_session
     def run(session: Session, *, limit: int, **wanted: Any) -> None:

@@ -82,6 +82,10 @@ class Session:
             rows = [[cell(item) for cell in columns.values()] for item in items]
             _echo_lines(table(list(columns), rows))
 
+    def show_lines(self, lines: Iterable[str]) -> None:
+        """Print what was laid out for people already."""
+        _echo_lines(lines)
+
     def say(self, text: str) -> None:
         """Tell on stderr what is no result, unless a program is to read the results."""
         if self.output is Output.TABLE:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from nas.client import Client
+from nas.commands.exits import UsageError
 from nas.commands.files import show_saved, with_folder
 from nas.commands.options import ID, with_waiting
 from nas.commands.request_body import Body, put_given, with_body
@@ -20,6 +22,7 @@ from nas.commands.resources import (
     add_watch,
     show_created,
 )
+from nas.commands.sending import sent
 from nas.commands.session import Session, with_session
 from nas.errors import NasError
 
@@ -51,7 +54,10 @@ def supernet() -> None:
 @click.option("--seed", type=int)
 @click.option("--num-workers", type=int, help="Training processes.")
 @click.option(
-    "--warm-start", type=ID, help="Begin with the weights of this supernet (sn_…) or upload (up_…)."
+    "--warm-start",
+    type=ID,
+    metavar="ID|FILE",
+    help="Begin with the weights of this supernet (sn_…), upload (up_…), or downloaded file, which is sent.",
 )
 @with_body
 @with_waiting
@@ -82,10 +88,9 @@ def train_supernet(
         "num_workers": num_workers,
     }
     put_given(body, given)
-    if warm_start is not None:
-        kind = "upload_id" if warm_start.startswith("up_") else "supernet_id"
-        body["warm_start"] = {kind: warm_start}
     with session.client() as client:
+        if warm_start is not None:
+            body["warm_start"] = _weights(session, client, warm_start)
         created = client.supernets.create_from(body)
         show_created(session, SUPERNET, created, wait=wait, timeout=timeout)
 
@@ -104,6 +109,21 @@ def download_supernet(session: Session, *, resource_id: str, folder: Path) -> No
                 f"{found.id} is {found.state} and has no weights yet; see: nas supernet watch {found.id}"
             )
         show_saved(session, found.id, found.download(folder), files)
+
+
+def _weights(session: Session, client: Client, given: str) -> dict[str, str]:
+    """The request's `warm_start` for an id, or for a file here, which is sent first."""
+    if given.startswith("sn_"):
+        return {"supernet_id": given}
+    if given.startswith("up_"):
+        return {"upload_id": given}
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"--warm-start {given!r} is no id of a supernet (sn_…) or upload (up_…), nor a file here; "
+            "of a subnet, download the bundle and give its bundle.zip"
+        )
+    return {"upload_id": sent(session, client, path, path.name)}
 
 
 add_list(supernet, SUPERNET)

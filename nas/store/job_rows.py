@@ -54,6 +54,7 @@ def move(session: Session, row: JobRow, target: JobState, *, reason: str | None)
         row.lease_token = row.lease_expires_at = row.worker = None
     if target.is_terminal:
         row.ended_at = now(session)
+        row.eta_seconds = None  # of a job that has ended nothing is left
     payload: dict[str, Any] = {"state": target, "reason": reason}
     if target == JobState.FAILED:
         payload["error"] = row.error

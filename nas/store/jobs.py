@@ -153,6 +153,11 @@ class JobQueue:
             yield session
 
     @staticmethod
+    def note_progress(lease: Lease, session: Session, progress: Progress) -> None:
+        """Within `leased`: how far the work is, told with what the transaction writes."""
+        _set_progress(session, session.get_one(JobRow, lease.job.id), progress)
+
+    @staticmethod
     def land(lease: Lease, session: Session, count: int) -> None:
         """Within `leased`: the job has `count` of its units of work safe once the transaction commits."""
         note_landed(session.get_one(JobRow, lease.job.id), count)

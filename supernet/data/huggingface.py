@@ -7,7 +7,7 @@ a table of labels (the "imagefolder" layout).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas.errors import DatasetError
@@ -51,11 +51,11 @@ def _parquet_files(root: Path) -> list[Path]:
     return found
 
 
-def _splits_of(root: Path, files: Iterable[Path]) -> dict[GivenSplit, list[Path]]:
+def _splits_of(root: Path, files: Sequence[Path]) -> dict[GivenSplit, list[Path]]:
     """The files of each split, by their names or their folders'.
 
     Such as `train-00000-of-00005.parquet` and `train/0000.parquet`. Files of other splits, such as `extra`,
-    are not read.
+    are not read. A single file is train whatever its name, as it is for kind 'parquet'.
     """
     found: dict[GivenSplit, list[Path]] = {}
     for path in files:
@@ -63,6 +63,8 @@ def _splits_of(root: Path, files: Iterable[Path]) -> dict[GivenSplit, list[Path]
         split = given_split(re.split(r"[-_.]", path.name)[0]) or given_split(path.parent.name)
         if split is not None:
             found.setdefault(split, []).append(path)
+    if not found and len(files) == 1:
+        found[GivenSplit.TRAIN] = list(files)
     if GivenSplit.TRAIN not in found:
         raise DatasetError(
             f"no Parquet file of {root} is named as train; name the files train, validation and test, or "

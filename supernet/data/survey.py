@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ network's own resize makes, which does not smooth, stays within a factor of two 
 """
 MAX_LISTED_UNREADABLE = 1000
 _NUM_TOLD = 3
+KeyT = TypeVar("KeyT")
 _UNSETTLED = ImageShape(0, 0, 0)
 
 
@@ -75,9 +77,13 @@ class UnreadableImages:
         """The error that tells how many of a source's `num_images`, and the first of them."""
         told = "; ".join(f"{image.where} ({image.reason})" for image in self.listed[:_NUM_TOLD])
         more = f"; and {len(self) - _NUM_TOLD} more, listed in the report" if len(self) > _NUM_TOLD else ""
+        remedy = (
+            "replace or remove them, or register the images with skip_unreadable to have them left out"
+            if len(self) < num_images
+            else "replace them: with all of them left out nothing would remain"
+        )
         return UnreadableImagesError(
-            f"{len(self)} of {num_images} images cannot be read: {told}{more}; replace or remove them, or "
-            "register the images with skip_unreadable to have them left out"
+            f"{len(self)} of {num_images} images cannot be read: {told}{more}; {remedy}"
         )
 
 
@@ -121,6 +127,9 @@ class Survey:
     def lose(self, place: int, image: SourceImage, error: UnreadableImageError) -> None:
         """An image whose header was well turns out to be unreadable."""
         self.class_counts[image.split][image.label] -= 1
+        header = read_header(image)
+        _take_one(self.sizes, (header.width, header.height))
+        _take_one(self.modes, header.mode)
         self.unreadable.add(place, error)
 
 
@@ -144,6 +153,13 @@ def survey_images(
     if not survey.num_readable:
         raise survey.unreadable.refusal(survey.num_images)
     _settle_shape(survey, storage)
+
+
+def _take_one(counts: Counter[KeyT], key: KeyT) -> None:
+    """Count one less of what was counted; what has none left is not listed with 0."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _settle_shape(survey: Survey, storage: Storage) -> None:

@@ -34,7 +34,7 @@ def make(root: Path, *names: str) -> Path:
         (["a.tar.gz"], "a.tar.gz", "archive"),
         (["a.tgz"], "a.tgz", "archive"),
         (["a.tar.bz2"], "a.tar.bz2", "archive"),
-        (["a.tar.xz"], "a.tar.xz", "archive"),
+        (["A.TAR.XZ"], "A.TAR.XZ", "archive"),
         (["digits/1/1.png"], "./digits", "folder"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from nas.job import JobKind
 from tests.api.conftest import ACCURACIES, DIGITS, SPLIT_FILES
+from tests.api.weights import bundle_file
 from tests.api.worker import SPACE, costs_of, ladder
 
 FILES = {"model.py": b"print('model')\n", "card.json": b"{}"}
@@ -195,6 +196,31 @@ def test_a_folder_is_sent_as_one_archive(nas, client, tmp_path, monkeypatch):
     assert upload["display_name"] == "pets.zip"
 
 
+def test_what_was_sent_is_listed_and_deleted(nas, tmp_path):
+    (tmp_path / "bundle.zip").write_bytes(bundle_file())
+    upload = nas("upload", "create", tmp_path / "bundle.zip", "-o", "id").out.strip()
+    assert "bundle.zip" in nas("upload", "list").out
+    assert nas("upload", "list", "-o", "id").out.split() == [upload]
+    deleted = nas("upload", "delete", upload)
+    assert (deleted.status, deleted.out) == (0, f"{upload} is deleted\n")
+    assert nas("upload", "list", "-o", "json").json() == []
+    again = nas("upload", "delete", upload)
+    assert (again.status, "no upload" in again.err) == (1, True)
+
+
+def test_a_downloaded_bundle_is_sent_and_trained_from(nas, client, search, tmp_path):
+    bundle = tmp_path / "bundle.zip"
+    bundle.write_bytes(bundle_file())
+    dataset = client.supernets.get(search["supernet_id"])["dataset_id"]
+    started = nas("supernet", "train", dataset, "micro_8", "--warm-start", bundle, "-o", "json")
+    assert started.status == 0, started.err
+    (upload,) = client.uploads.list()
+    assert upload["display_name"] == "bundle.zip"
+    assert started.json()["warm_start"]["upload_id"] == upload["id"]
+    refused = nas("supernet", "train", dataset, "micro_8", "--warm-start", "sub_x")
+    assert (refused.status, "give its bundle.zip" in refused.err) == (2, True)
+
+
 def test_what_is_packed_is_what_lies_there(tmp_path):
     from nas.commands.images import packed
 
@@ -208,6 +234,10 @@ def test_what_is_packed_is_what_lies_there(tmp_path):
             "cat/1.png": "cat/1.png",
             "dog/ä.png": "dog/ä.png",
         }
+    (tmp_path / "pets" / "eel").mkdir()
+    with packed(tmp_path / "pets") as (file, _), zipfile.ZipFile(file) as archive:
+        # A class without images is the service's to refuse, as it is where it reads the folder itself.
+        assert "eel/" in archive.namelist()
     single = tmp_path / "images.npz"
     single.write_bytes(b"arrays")
     with packed(single) as (file, _), zipfile.ZipFile(file) as archive:

@@ -171,6 +171,8 @@ def test_unreadable_images_of_both_passes_are_told_together_and_listed(write, da
     assert all(each["reason"] for each in report["unreadable"]["images"])
     assert report["num_images"] == 10
     assert [each["images"] for each in report["classes"][:2]] == [{"train": 6}, {"train": 4}]
+    assert sum(each["images"] for each in report["sizes"]["most_common"]) == 10
+    assert sum(report["modes"].values()) == 10
     assert report["duplicates"] is None
 
 
@@ -186,8 +188,9 @@ def test_left_out_on_request_the_readable_images_are_as_if_alone(tmp_path, write
 
 def test_a_source_of_nothing_readable_is_refused_even_on_request(write):
     intake = write([b"a", b"b", b"c"], [0, 1, 0], skip_unreadable=True)
-    with pytest.raises(DatasetError, match="3 of 3 images cannot be read"):
+    with pytest.raises(DatasetError, match="3 of 3 images cannot be read") as refused:
         intake.decode()
+    assert "skip_unreadable" not in str(refused.value)  # no remedy here: nothing would remain
     assert intake.report()["unreadable"]["count"] == 3
     assert intake.report()["sizes"] is None
 

@@ -136,6 +136,16 @@ def test_the_parquet_files_of_a_repository_are_found(tmp_path, data_kit, names):
     assert read == {f"{name}.parquet" for name in names if "train" in name or "test" in name}
 
 
+def test_a_single_parquet_file_is_train_whatever_its_name(tmp_path, data_kit):
+    write_parquet(tmp_path / "photos.parquet", data_kit.random_set(30))
+    listing = opened(tmp_path)
+    assert listing.splits == (GivenSplit.TRAIN,)
+    assert len(places(listing)) == 30
+    write_parquet(tmp_path / "more.parquet", data_kit.random_set(30))
+    with pytest.raises(DatasetError, match="is named as train"):
+        opened(tmp_path)
+
+
 def test_parquet_of_two_configurations_or_without_train_is_refused(tmp_path, data_kit):
     write_parquet(tmp_path / "b" / "test.parquet", data_kit.random_set(30))
     with pytest.raises(DatasetError, match="is named as train"):

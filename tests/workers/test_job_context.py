@@ -99,6 +99,21 @@ def test_time_left_is_told_from_the_rate_within_the_phase(queue, job_id, context
     assert progress.eta_seconds == pytest.approx(0.8, rel=0.5)
 
 
+def test_a_job_that_succeeds_between_two_heartbeats_has_told_all_of_its_progress(queue, job_id):
+    def reporting(job, context):
+        context.report("train", 0, 5)
+        time.sleep(0.01)
+        context.report("train", 4, 5)
+        context.report("train", 5, 5)
+        return lambda session: None
+
+    run_worker(queue, Runner(reporting), lambda: queue.get(job_id).state.is_terminal)
+    progress = queue.get(job_id).progress
+    assert (progress.phase, progress.done, progress.total) == ("train", 5, 5)
+    assert progress.eta_seconds is None
+    assert [event.kind for event in queue.events(job_id)][-1] == "state"
+
+
 def test_cancel_is_seen_within_a_heartbeat(queue, job_id, context):
     queue.request_cancel(job_id)
     assert isinstance(raised_by_check(context, within_s=1), JobCancelledError)

@@ -62,6 +62,18 @@ def test_an_upload_that_is_no_archive_fails_the_import_by_its_id(site):
     assert not job.error.startswith("internal error")
 
 
+def test_what_is_wrong_in_an_upload_is_told_by_its_id_and_not_by_where_it_was_unpacked(site, temporary):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("1.png", b"beside no class folder")
+    upload_id = site.add_upload(packed.getvalue())
+    dataset = site.add_dataset({"kind": "archive", "upload_id": upload_id})
+    site.work([dataset.job.id])
+    error = site.queue.get(dataset.job.id).error
+    assert error.startswith(f"upload {upload_id} ")
+    assert str(temporary) not in error
+
+
 def test_bytes_that_changed_are_refused_and_an_unknown_upload_is_told(site):
     upload_id = site.add_upload(zip_of_pets()).id
     site.artifacts.put(uploads.key_of(upload_id), b"other bytes")
