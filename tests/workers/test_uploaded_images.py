@@ -66,7 +66,7 @@ def test_what_is_wrong_in_an_upload_is_told_by_its_id_and_not_by_where_it_was_un
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr("1.png", b"beside no class folder")
-    upload_id = site.add_upload(packed.getvalue())
+    upload_id = site.add_upload(packed.getvalue()).id
     dataset = site.add_dataset({"kind": "archive", "upload_id": upload_id})
     site.work([dataset.job.id])
     error = site.queue.get(dataset.job.id).error
