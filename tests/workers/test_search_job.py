@@ -372,7 +372,8 @@ def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site,
 
     alone, killed = add_trained(), add_trained()
     first, second = (site.add_search(each, num_trials=NUM_TRIALS) for each in (alone, killed))
-    run_search(site, first.job.id, Beaten(site, alone))
+    # Where nobody is killed the lease must outlast any stall: a second attempt would be beaten once more.
+    run_search(site, first.job.id, Beaten(site, alone), lease_s=60)
     with pytest.raises(Killed):
         run_search(site, second.job.id, Beaten(site, killed, die))
     run_search(site, second.job.id, Table())
