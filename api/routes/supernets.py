@@ -161,7 +161,7 @@ def _check_dataset(session: Session, dataset_id: str, recipe: Recipe) -> None:
         allowed = f"a whole number from 2 to {num_train}"
         raise _refused("recipe.batch_size", recipe.batch_size, message, allowed=allowed)
     if state.is_terminal and state is not JobState.SUCCEEDED:
-        detail = f"the import of data set {dataset_id} ended {state}; register the images again"
+        detail = f"data set {dataset_id} was not imported: its job is {state}; register the images again"
         raise ProblemError("dataset-not-ready", 409, detail, state=state)
 
 

@@ -96,7 +96,10 @@ def create_search(
 def show_pareto(session: Session, *, resource_id: str) -> None:
     """The frontier of a search's trials so far, by rising cost."""
     with session.client() as client:
-        session.show_list(client.searches.pareto(resource_id), TRIAL_COLUMNS)
+        found = client.searches.pareto(resource_id)
+        session.show_list(found, TRIAL_COLUMNS)
+        if not found:
+            session.say(f"nothing is measured yet; see: nas search watch {resource_id}")
 
 
 add_list(search, SEARCH, click.option("--supernet", "supernet_id", help="Only those of this supernet."))

@@ -52,7 +52,7 @@ def get_resource(session: Session, model: type[R], resource_id: str, *, noun: st
         select(model, JobRow).join(JobRow, JobRow.id == model.job_id).where(model.id == resource_id)
     ).first()
     if found is None:
-        raise NotFoundError(f"no {noun} {resource_id!r}")
+        raise NotFoundError(f"no {noun} {resource_id!r}; list those there are")
     return WithJob(found[0], as_job(found[1]))
 
 
@@ -60,7 +60,7 @@ def get_row(session: Session, model: type[R], resource_id: str, *, noun: str) ->
     """The resource's row alone, for changing it."""
     row = session.get(model, resource_id)
     if row is None:
-        raise NotFoundError(f"no {noun} {resource_id!r}")
+        raise NotFoundError(f"no {noun} {resource_id!r}; list those there are")
     return row
 
 
@@ -74,7 +74,7 @@ def hold(session: Session, model: type[R], resource_id: str, *, noun: str) -> Wi
     for held, row_id in ((JobRow, found.job.id), (model, resource_id)):
         query = select(held.id).where(held.id == row_id).with_for_update(read=True, key_share=True)
         if session.scalar(query) is None:
-            raise NotFoundError(f"no {noun} {resource_id!r}")
+            raise NotFoundError(f"no {noun} {resource_id!r}; list those there are")
     return found
 
 

@@ -126,9 +126,8 @@ def check_classes(order: CanonicalOrder) -> None:
         scarcest = int(counts.argmin())
         if counts[scarcest] < least:
             raise DatasetError(
-                f"class {names[scarcest]!r} has {counts[scarcest]} images in the source's {split} "
-                f"images, fewer than the {least} that let it appear in every split; add images or drop the "
-                "class"
+                f"class {names[scarcest]!r} has {counts[scarcest]} of the source's {split} images, fewer "
+                f"than the {least} that let it appear in every split; add images or drop the class"
             )
 
 

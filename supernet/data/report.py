@@ -144,7 +144,8 @@ def _duplicate_warnings(duplicates: dict[str, Any] | None) -> Iterator[str]:
                 f"figures on {other} are too good by that much."
             )
     if repeated := sum(duplicates["within"].values()):
-        yield f"{repeated} images repeat another of the same split; in drawn splits copies stay together."
+        one_or_more = "image repeats" if repeated == 1 else "images repeat"
+        yield f"{repeated} {one_or_more} another of the same split; in drawn splits copies stay together."
     if duplicates["contradictory"]:
         yield (
             f"{duplicates['contradictory']} images have a copy with another label; "

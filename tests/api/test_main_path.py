@@ -271,7 +271,7 @@ def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, untr
 def test_a_data_set_that_failed_trains_nothing(client, worker):
     dataset = client.datasets.create({"kind": "parquet", "path": "/nowhere"})
     worker.fail(JobKind.IMPORT_DATASET, "/nowhere does not exist")
-    with pytest.raises(NotReadyError, match="ended failed"):
+    with pytest.raises(NotReadyError, match="was not imported: its job is failed; register"):
         client.supernets.create(dataset.id, "micro")
     assert client.datasets.get(dataset.id)["error"] == "/nowhere does not exist"
 
