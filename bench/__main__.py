@@ -28,6 +28,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "depthwise": ("--pairs", "1"),
     "step": ("--pairs", "1"),
     "evaluation": ("--pairs", "1", "--space", "micro"),
+    "images": ("--images", "300", "--pairs", "1"),
     "pareto": ("--points", "1000"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),

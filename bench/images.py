@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """CPU seconds of batches, and the peak memory of an import in a process of its own."""
     parser = argparse.ArgumentParser(prog="bench images")
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--images", type=int, help="so many of each size")
     parser.add_argument("--side", type=int, choices=SIZES, action="append", help="only these; by default all")
     parser.add_argument("--import-only", nargs=2, metavar=("SOURCE", "CACHES"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     torch.set_num_threads(1)
     for side in options.side or SIZES:
-        count = SIZES[side]
+        count = options.images or SIZES[side]
         with tempfile.TemporaryDirectory() as folder:
             source = _write_source(Path(folder) / "train.parquet", side, count)
             _tell_import(source, Path(folder), side, count)

@@ -261,5 +261,5 @@ def test_classes_that_cannot_be_split_are_refused_with_their_counts_in_the_repor
     site.work([dataset.job.id])
     job, _, report = stored(site, dataset)
     assert job.state is JobState.FAILED
-    assert "class '1' has 2 images" in job.error
+    assert "class '1' has 2 of the source's train images" in job.error
     assert [each["images"] for each in report["classes"]] == [{"train": 18}, {"train": 2}]
