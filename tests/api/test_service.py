@@ -118,7 +118,7 @@ def test_a_defect_tells_nothing_of_the_inside(http, monkeypatch):
     def defect(*_, **__):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("api.routes.datasets.describe_dataset", defect)
+    monkeypatch.setattr("api.routes.datasets.describe_dataset_detail", defect)
     response = http.post("/v1/datasets", json={"source": DIGITS}, headers={"Idempotency-Key": "k"})
     assert (response.status_code, response.json()["type"]) == (500, "/problems/internal-error")
     assert "secret" not in response.text

@@ -22,6 +22,7 @@ from tests.api.conftest import (
     untrained,
     worker,
 )
+from tests.processes import heed_interrupts
 
 __all__ = ["artifact_store", "client", "search", "service_url", "subnet", "supernet", "untrained", "worker"]
 
@@ -74,6 +75,7 @@ def start(service_url, database_url):
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
                 "text": True,
+                "preexec_fn": heed_interrupts,
                 **options,
             },
         )

@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 
 from nas.client import Client
 from nas.store.embedded import EmbeddedPostgres
+from tests.processes import heed_interrupts
 
 QUICK = {"NAS_LEASE_S": "4", "NAS_NUM_THREADS": "1", "NAS_POLL_S": "0.2"}
 """So that a killed worker's job is soon taken up again."""
@@ -70,6 +71,7 @@ class Home:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=heed_interrupts,
             )
         return Serving(self, process, output)
 

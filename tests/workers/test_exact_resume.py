@@ -27,8 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS, STEPS_PER_EPOCH = 500, 16, 15, 20
 """Of the images 320 are left to train on: 300 steps."""
-NUM_WORKERS = 1
-NUM_THREADS = 1
 NUM_KILLS, NUM_TRIALS = 5, 24
 MOST_S = 600
 """A job takes far less, on a busy machine too."""
@@ -40,6 +38,8 @@ class WorkerProcess:
 
     site: Site
     log: Path
+    num_threads: int
+    """Of all ranks together."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class WorkerProcess:
             "NAS_DATABASE_URL": self.site.url,
             "NAS_ARTIFACT_URL": str(self.site.home / "artifacts"),
             "NAS_HOME": str(self.site.home),
-            "NAS_NUM_THREADS": str(NUM_THREADS),
+            "NAS_NUM_THREADS": str(self.num_threads),
             "NAS_LEASE_S": "4",
             "NAS_POLL_S": "0.1",
             # As `nas serve` has it: on a busy machine threads that spin for long stand in each other's way.
@@ -208,7 +208,7 @@ def source(tmp_path) -> dict:
     return {"kind": "parquet", "path": str(path)}
 
 
-def add_supernet(site: Site, dataset):
+def add_supernet(site: Site, dataset, num_workers: int):
     recipe = {"name": "bignas", "epochs": EPOCHS, "batch_size": BATCH_SIZE}
     with site.database.begin() as session:
         return supernets.create(
@@ -219,17 +219,17 @@ def add_supernet(site: Site, dataset):
             search_space="micro",
             recipe=recipe,
             seed=5,
-            num_workers=NUM_WORKERS,
+            num_workers=num_workers,
             spec={},
         )
 
 
-def leave_alone(site: Site, source) -> tuple[Ended, float]:
+def leave_alone(site: Site, source, num_workers: int) -> tuple[Ended, float]:
     """What it comes to with no kill, and how long the training took, in seconds."""
     dataset = site.add_dataset(source)
     await_success(site, dataset)
     started = time.monotonic()
-    supernet = add_supernet(site, dataset)
+    supernet = add_supernet(site, dataset, num_workers)
     await_success(site, supernet)
     training_s = time.monotonic() - started
     search = site.add_search(supernet.row.id, num_trials=NUM_TRIALS)
@@ -238,15 +238,19 @@ def leave_alone(site: Site, source) -> tuple[Ended, float]:
 
 
 @pytest.mark.parametrize("seed", [20260417])
-def test_killed_five_times_each_a_training_and_a_search_end_as_if_left_alone(site, source, tmp_path, seed):
-    with WorkerProcess(site, tmp_path / "worker.log").running() as worker:
+# One process; and Ray Train, with a thread for each rank.
+@pytest.mark.parametrize(("num_workers", "num_threads"), [(1, 1), (2, 2)])
+def test_killed_five_times_each_a_training_and_a_search_end_as_if_left_alone(
+    site, source, tmp_path, num_workers, num_threads, seed
+):
+    with WorkerProcess(site, tmp_path / "worker.log", num_threads).running() as worker:
         killer = Killer(worker, Random(seed))
-        expected, training_s = leave_alone(site, source)
+        expected, training_s = leave_alone(site, source, num_workers)
         print(f"seed {seed}; left alone the training took {training_s:.0f} s")  # noqa: T201
         dataset = site.add_dataset(source)
         killer.kill_in_import(dataset)
         await_success(site, dataset)
-        supernet = add_supernet(site, dataset)
+        supernet = add_supernet(site, dataset, num_workers)
         killer.kill_in_training(supernet, training_s)
         await_success(site, supernet)
         search = site.add_search(supernet.row.id, num_trials=NUM_TRIALS)
