@@ -48,6 +48,10 @@ def test_every_command_works(document, home, tmp_path, monkeypatch):
         program: dict[str, object] = {}
         for block in _blocks_in(document, "python"):
             exec(compile(_localised(block.text, home), block.place, "exec"), program)
+        for client in program.values():
+            # As the end of a reader's program would.
+            if isinstance(client, Client):
+                client.close()
         _check_no_job_fails(home.client())
     finally:
         serving.interrupt()

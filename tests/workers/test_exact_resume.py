@@ -106,25 +106,27 @@ class Killer:
         self._await_attempt(dataset, 1)
         self._kill_after(self.random.uniform(0.0, 0.3), "the import")
 
-    def kill_in_training(self, supernet, duration_s: float) -> None:
-        """Once in each fifth of the time that it takes when left alone; the third while a file is written."""
-        share_s = 0.9 * duration_s / NUM_KILLS
-        moments = [0.0] + [(number + self.random.random()) * share_s for number in range(NUM_KILLS)]
+    def kill_in_training(self, supernet) -> None:
+        """Once in each fifth of the steps, or the training would be given up; the third in a file's midst."""
+        share = EPOCHS * STEPS_PER_EPOCH // NUM_KILLS
         for number in range(NUM_KILLS):
+            # The last must come before the end, which is a moment after its step is seen.
+            step = number * share + self.random.randrange(share - STEPS_PER_EPOCH)
             self._await_attempt(supernet, number + 1)
-            time.sleep(moments[number + 1] - moments[number])
+            await_truth(lambda step=step: self._num_steps(supernet) >= step, what=f"step {step}")
             if number == 2:
                 self._await_writing(supernet)
-            self._kill_after(0.0, f"the training, kill {number + 1}")
+            self._kill_after(self.random.uniform(0.0, 0.3), f"the training, at step {step} or after")
 
     def kill_in_search(self, search) -> None:
         """Each once one more evaluation at least is recorded, or the search would be given up."""
-        for count in sorted(self.random.sample(range(1, NUM_TRIALS - 2), NUM_KILLS)):
+        # The last ones are measured within moments: a kill there may come too late.
+        for count in sorted(self.random.sample(range(1, NUM_TRIALS * 2 // 3), NUM_KILLS)):
             await_truth(
                 lambda count=count: num_evaluations(self.site, search.row.supernet_id) >= count,
                 what=f"{count} evaluations",
             )
-            self._kill_after(self.random.uniform(0.0, 0.3), f"the search, at {count} evaluations or more")
+            self._kill_after(self.random.uniform(0.0, 0.1), f"the search, at {count} evaluations or more")
 
     def _await_attempt(self, resource, number: int) -> None:
         def is_running() -> bool:
@@ -132,6 +134,10 @@ class Killer:
             return job.state is JobState.RUNNING and job.attempt >= number
 
         await_truth(is_running, what=f"attempt {number} of {resource.job.id}")
+
+    def _num_steps(self, supernet) -> int:
+        progress = self.site.queue.get(supernet.job.id).progress
+        return progress.done if progress is not None and progress.phase == "train" else 0
 
     def _await_writing(self, supernet) -> None:
         """Until a checkpoint that is not whole yet lies in the folder."""
@@ -251,7 +257,7 @@ def test_killed_five_times_each_a_training_and_a_search_end_as_if_left_alone(
         killer.kill_in_import(dataset)
         await_success(site, dataset)
         supernet = add_supernet(site, dataset, num_workers)
-        killer.kill_in_training(supernet, training_s)
+        killer.kill_in_training(supernet)
         await_success(site, supernet)
         search = site.add_search(supernet.row.id, num_trials=NUM_TRIALS)
         killer.kill_in_search(search)
