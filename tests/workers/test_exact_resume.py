@@ -121,7 +121,10 @@ class Killer:
     def kill_in_search(self, search) -> None:
         """Each once one more evaluation at least is recorded, or the search would be given up."""
         # The last ones are measured within moments: a kill there may come too late.
-        for count in sorted(self.random.sample(range(1, NUM_TRIALS * 2 // 3), NUM_KILLS)):
+        counts = sorted(self.random.sample(range(1, NUM_TRIALS * 2 // 3), NUM_KILLS))
+        for number, count in enumerate(counts):
+            # A worker that is killed while it starts does not stand for a killed search.
+            self._await_attempt(search, number + 1)
             await_truth(
                 lambda count=count: num_evaluations(self.site, search.row.supernet_id) >= count,
                 what=f"{count} evaluations",
