@@ -17,18 +17,16 @@ RUN, SHOWN = ("sh", "python"), ("text", "json", "yaml", "toml")
 """Languages of blocks: those that are run, and those that are only read."""
 
 ELSEWHERE = {
-    "make run": "tests/e2e/test_demo.py runs it to its end",
-    "make run ARGS=--exit": "tests/e2e/test_demo.py runs it to its end",
+    "make run": "it installs, then runs what tests/e2e/test_demo.py runs",
+    "make run ARGS=--exit": "it installs, then runs what tests/e2e/test_demo.py runs",
     "make test": "continuous integration runs it",
-    "make test-all": "it is what runs this",
-    "nas serve": "the service that the other commands talk to is started by it",
 }
 """Commands that are not run here, and where they are."""
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)```\s*$", re.M | re.S
 )
-_COMMENT = re.compile(r"\s+# .*$")
+COMMENT = re.compile(r"\s+# .*$")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Block:
 
     def script(self) -> str:
         """The block for bash, less what runs elsewhere."""
-        lines = [line for line in self.text.splitlines() if _COMMENT.sub("", line).strip() not in ELSEWHERE]
+        lines = [line for line in self.text.splitlines() if COMMENT.sub("", line).strip() not in ELSEWHERE]
         # What a measurement yields is not asked here, only whether the command is right.
         return "".join(f"{line.replace('python -m bench', 'python -m bench --quick')}\n" for line in lines)
 
