@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 import torch
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from nas.store import datasets, searches, subnets, supernets, uploads
 from nas.store.artifacts import ArtifactStore
@@ -146,6 +146,19 @@ class Site:
 
     def event_payloads(self, job_id: str, kind: str) -> list[dict]:
         return [e.payload for e in self.queue.events(job_id, limit=1000) if e.kind == kind]
+
+
+def expire_leases(database: Database) -> None:
+    """As if what was claimed had been claimed long ago. Of a worker that is dead: one alive renews it."""
+    with database.begin() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+
+
+def take_away(queue: JobQueue, database: Database) -> None:
+    """Put the running job back into the queue under a worker that is alive, as after a long sleep."""
+    # A heartbeat may fall between the two; then the lease is a new one.
+    while queue.sweep() == 0:
+        expire_leases(database)
 
 
 @contextmanager

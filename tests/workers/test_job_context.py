@@ -14,14 +14,16 @@ from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
 from nas.store.tables import JobRow
 from tests.conftest import administer
-from tests.workers.conftest import drained_when
+from tests.workers.conftest import drained_when, take_away
 from workers.context import JobCancelledError, JobContext, WorkerDrainingError
 from workers.service import WorkerService
 
-LEASE_S = 1.0
-"""Of leases that are to run out."""
-KEPT_S = 3.0
-"""Of leases that are to be kept: a busy machine may stand still for a second."""
+LEASE_S = 4.0
+"""Of leases that are to run out; a busy machine may stand still for a second or two."""
+KEPT_S = 60.0
+"""Of leases that are to be kept whatever the machine does; a heartbeat comes every second."""
+SEEN_S = 20.0
+"""What comes with a heartbeat or the end of a lease is seen within that, on any machine."""
 
 
 @pytest.fixture
@@ -51,39 +53,33 @@ def context(queue, lease, draining):
         yield context
 
 
-def raised_by_check(context, *, within_s: float = 3.0) -> Exception:
+def raised_by_check(context) -> Exception:
     """What `check` raises, as a job that calls it at every step would see it."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + SEEN_S
     while time.monotonic() < deadline:
         try:
             context.check()
         except Exception as error:
             return error
         time.sleep(0.01)
-    raise AssertionError(f"check raised nothing within {within_s} s")
+    raise AssertionError(f"check raised nothing within {SEEN_S} s")
 
 
-def expire(database, job_id: str) -> None:
-    with database.begin() as session:
-        session.execute(
-            text("UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 s' WHERE id = :id"),
-            {"id": job_id},
-        )
-
-
-def test_the_heartbeat_outlives_the_lease_many_times(queue, job_id, context):
-    for _ in range(25):
-        time.sleep(KEPT_S / 10)
-        assert queue.sweep() == 0
-        context.check()
-    assert queue.get(job_id).state is JobState.RUNNING
-    with context.transaction():
-        pass
+def test_the_heartbeat_outlives_the_lease(queue, job_id, draining):
+    lease = queue.claim("first", lease_s=LEASE_S)
+    with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
+        for _ in range(25):
+            time.sleep(LEASE_S / 10)
+            assert queue.sweep() == 0
+            context.check()
+        assert queue.get(job_id).state is JobState.RUNNING
+        with context.transaction():
+            pass
 
 
 def test_progress_travels_with_the_heartbeat(queue, job_id, context):
     context.report("train", 3, 12)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + SEEN_S
     while (progress := queue.get(job_id).progress) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert (progress.phase, progress.done, progress.total) == ("train", 3, 12)
@@ -91,15 +87,19 @@ def test_progress_travels_with_the_heartbeat(queue, job_id, context):
 
 def test_time_left_is_told_from_the_rate_within_the_phase(queue, job_id, context):
     context.report("decode", 0, 1)
+    asked_at = time.monotonic()
     context.report("train", 50, 100)
+    began_at = time.monotonic()
     time.sleep(0.2)
+    least_s = time.monotonic() - began_at
     context.report("train", 60, 100)
-    deadline = time.monotonic() + 3
+    most_s = time.monotonic() - asked_at
+    deadline = time.monotonic() + SEEN_S
     while (progress := queue.get(job_id).progress) is None or progress.done < 60:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    # Ten units in 0.2 s, and forty to come.
-    assert progress.eta_seconds == pytest.approx(0.8, rel=0.5)
+    # Ten units in that time, and forty to come.
+    assert 4 * least_s <= progress.eta_seconds <= 4 * most_s
 
 
 def test_a_job_that_succeeds_between_two_heartbeats_has_told_all_of_its_progress(queue, job_id):
@@ -119,12 +119,11 @@ def test_a_job_that_succeeds_between_two_heartbeats_has_told_all_of_its_progress
 
 def test_cancel_is_seen_within_a_heartbeat(queue, job_id, context):
     queue.request_cancel(job_id)
-    assert isinstance(raised_by_check(context, within_s=1), JobCancelledError)
+    assert isinstance(raised_by_check(context), JobCancelledError)
 
 
 def test_a_lost_lease_is_seen_and_nothing_can_be_written(database, queue, job_id, context):
-    expire(database, job_id)
-    queue.sweep()
+    take_away(queue, database)
     assert queue.claim("second", lease_s=60).job.id == job_id
     assert isinstance(raised_by_check(context), LeaseLostError)
     with pytest.raises(LeaseLostError), context.transaction():
@@ -154,14 +153,14 @@ def test_an_unreachable_database_is_a_lost_lease_once_the_lease_has_run_out(unpl
         JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={})
     lease = queue.claim("first", lease_s=LEASE_S)
     with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
-        time.sleep(2 * LEASE_S)
+        time.sleep(1.5 * LEASE_S)
         context.check()
         allow(False)
         gone_at = time.monotonic()
         context.check()
-        error = raised_by_check(context, within_s=3 * LEASE_S)
+        error = raised_by_check(context)
     assert isinstance(error, LeaseLostError)
-    assert "could not be renewed for 1 s" in str(error)
+    assert f"could not be renewed for {LEASE_S:g} s" in str(error)
     # Not before: a database that is back within the lease costs nothing.
     assert time.monotonic() - gone_at > LEASE_S / 2
 
@@ -171,13 +170,12 @@ def test_a_database_that_is_back_within_the_lease_costs_nothing(unplug, draining
     queue = JobQueue(database)
     with database.begin() as session:
         job_id = JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={}).id
-    lease_s = 4 * LEASE_S
-    lease = queue.claim("first", lease_s=lease_s)
-    with JobContext(queue, lease, lease_s=lease_s, draining=draining) as context:
+    lease = queue.claim("first", lease_s=LEASE_S)
+    with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
         allow(False)
-        time.sleep(lease_s / 2)
+        time.sleep(LEASE_S / 2)
         allow(True)
-        time.sleep(lease_s)
+        time.sleep(LEASE_S)
         context.check()
         assert queue.sweep() == 0
         assert queue.get(job_id).state is JobState.RUNNING
@@ -192,7 +190,7 @@ def landed(database, job_id):
 def test_what_landed_travels_with_the_heartbeat_and_never_shrinks(database, job_id, context):
     context.landed(40)
     context.landed(3)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + SEEN_S
     while landed(database, job_id) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert landed(database, job_id) == (40, 1)
@@ -223,17 +221,16 @@ class Runner:
 
 
 def until_stopped(job, context):
-    error = raised_by_check(context, within_s=10)
-    raise error
+    raise raised_by_check(context)
 
 
 def finish_with_nothing(job, context):
     return lambda session: None
 
 
-def run_worker(queue, runner, until, *, lease_s: float = LEASE_S) -> None:
-    service = WorkerService(queue, {JobKind.TRAIN: runner}, lease_s=lease_s, poll_s=0.02)
-    with drained_when(service, until, timeout_s=10):
+def run_worker(queue, runner, until) -> None:
+    service = WorkerService(queue, {JobKind.TRAIN: runner}, lease_s=KEPT_S, poll_s=0.02)
+    with drained_when(service, until, timeout_s=60):
         service.run()
 
 
@@ -298,8 +295,7 @@ def test_results_and_the_end_of_the_job_are_one_transaction(queue, job_id):
 
 def test_a_job_taken_by_another_worker_is_left_to_it(database, queue, job_id):
     def lose_it(job, context):
-        expire(database, job_id)
-        queue.sweep()
+        take_away(queue, database)
         queue.claim("second", lease_s=60)
         raise raised_by_check(context)
 

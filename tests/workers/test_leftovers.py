@@ -21,7 +21,7 @@ from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.deletion import SUPERNET, delete_resource
 from supernet.training import load_checkpoint, save_checkpoint
 from tests.training.checkpoint_fixture import tiny_trainer
-from tests.workers.conftest import SPACE, drained_when
+from tests.workers.conftest import SPACE, drained_when, expire_leases
 from workers.datasets import CACHES, dataset_reference
 from workers.leftovers import Leftovers
 from workers.training_job import checkpoint_folder
@@ -54,8 +54,7 @@ def claim(site, kind):
 
 def lose(site):
     """The worker of whatever runs dies."""
-    with site.database.begin() as session:
-        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+    expire_leases(site.database)
     site.queue.sweep()
 
 

@@ -18,7 +18,7 @@ from nas.store import datasets, evaluations, searches, supernets
 from nas.store.tables import EvaluationRow
 from supernet.training import state
 from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
-from tests.workers.conftest import SPACE, drained_when
+from tests.workers.conftest import SPACE, drained_when, expire_leases, take_away
 from workers.search_job import OpenEvaluator, SearchJob
 from workers.service import WorkerService
 
@@ -85,8 +85,8 @@ def supernet_id(add_trained) -> str:
     return add_trained()
 
 
-def run_search(site, job_id: str, table: Table, *, lease_s: float = 1.0, until=None) -> None:
-    """A worker of its own, until the job has ended."""
+def run_search(site, job_id: str, table: Table) -> None:
+    """A worker of its own, until the job has ended or has killed it; the next one need not wait."""
     opened = SimpleNamespace(check=None)
 
     def open_evaluator(trained, check):
@@ -94,10 +94,14 @@ def run_search(site, job_id: str, table: Table, *, lease_s: float = 1.0, until=N
         return OpenEvaluator(evaluator=table, close=table.close)
 
     job = SearchJob(site.database, open_evaluator=open_evaluator)
-    service = WorkerService(site.queue, {JobKind.SEARCH: job}, lease_s=lease_s, poll_s=0.02)
+    service = WorkerService(site.queue, {JobKind.SEARCH: job}, lease_s=60, poll_s=0.02)
     table.check = lambda: opened.check()
-    with drained_when(service, until or (lambda: site.have_ended([job_id])), timeout_s=20):
-        service.run()
+    try:
+        with drained_when(service, lambda: site.have_ended([job_id]), timeout_s=60):
+            service.run()
+    except Killed:
+        expire_leases(site.database)
+        raise
 
 
 def trials_of(site, search_id: str) -> list[tuple]:
@@ -161,7 +165,7 @@ def test_cancelled_in_mid_round_it_ends_within_seconds_and_keeps_what_was_measur
 
     table = Table(cancel_in_second_round)
     run_search(site, search.job.id, table)
-    assert time.monotonic() - told.at < 3
+    assert time.monotonic() - told.at < 10
     assert site.queue.get(search.job.id).state is JobState.CANCELLED
     assert table.is_closed
     assert measured_keys(site, supernet_id) == table.measured
@@ -195,7 +199,6 @@ def test_a_killed_search_run_again_gives_the_trials_of_one_left_alone(
     with pytest.raises(Killed):
         run_search(site, search.job.id, first)
     assert site.queue.get(search.job.id).state is JobState.RUNNING
-    # The next worker gets it once the lease has run out.
     run_search(site, search.job.id, second)
     job = site.queue.get(search.job.id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
@@ -213,9 +216,7 @@ def test_a_worker_that_lost_its_lease_in_mid_round_writes_nothing_more(site, sup
     def another_takes_over(num_done):
         if num_done == 6 and not seen.refused:
             # Asleep past its lease, like a laptop with its lid closed.
-            with site.database.begin() as session:
-                session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 s'"))
-            site.queue.sweep()
+            take_away(site.queue, site.database)
             seen.refused = True
 
     table = Table(another_takes_over)
@@ -249,8 +250,7 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
     other = site.add_search(supernet_id, num_trials=NUM_TRIALS)
     run_search(site, other.job.id, Table())
     assert sum(trial[2] for trial in trials_of(site, other.row.id)) == 6
-    with site.database.begin() as session:
-        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+    expire_leases(site.database)
     idle = Table()
     run_search(site, search.job.id, idle)
     assert idle.measured == []
@@ -372,8 +372,7 @@ def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site,
 
     alone, killed = add_trained(), add_trained()
     first, second = (site.add_search(each, num_trials=NUM_TRIALS) for each in (alone, killed))
-    # Where nobody is killed the lease must outlast any stall: a second attempt would be beaten once more.
-    run_search(site, first.job.id, Beaten(site, alone), lease_s=60)
+    run_search(site, first.job.id, Beaten(site, alone))
     with pytest.raises(Killed):
         run_search(site, second.job.id, Beaten(site, killed, die))
     run_search(site, second.job.id, Table())
@@ -405,8 +404,7 @@ def test_a_search_killed_at_every_other_network_still_ends(site, supernet_id):
     run_search(site, search.job.id, Table())
     job = site.queue.get(search.job.id)
     assert job.state is JobState.SUCCEEDED
-    # On a busy machine a lease of a second may run out for real, which is one attempt more.
-    assert job.attempt >= NUM_TRIALS // 2
+    assert job.attempt == NUM_TRIALS // 2
     assert len(measured_keys(site, supernet_id)) == NUM_TRIALS
 
 
@@ -439,6 +437,7 @@ def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):
     def lose_once(num_done):
         calls.count += 1
         if calls.count == 3:
+            take_away(site.queue, site.database)
             raise LeaseLostError("taken")
 
     run_search(site, search.job.id, Table(lose_once))

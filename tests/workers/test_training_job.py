@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import text
 
 from nas.job import JobState
 from nas.store import supernets
 from supernet.training.checkpoint import latest_checkpoint
-from tests.workers.conftest import RECIPE
+from tests.workers.conftest import RECIPE, expire_leases
 from workers.training_job import JobObserver, checkpoint_folder
 
 NUM_EPOCHS = 7
@@ -23,8 +22,7 @@ class Killed(BaseException):
 def work_until_killed(site, job_id):
     with pytest.raises(Killed):
         site.work([job_id])
-    with site.database.begin() as session:
-        session.execute(text("UPDATE jobs SET lease_expires_at = clock_timestamp() WHERE state = 'running'"))
+    expire_leases(site.database)
 
 
 def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(site, monkeypatch):
