@@ -86,6 +86,8 @@ class JobShape(AnswerModel):
     """The work behind a resource, as every resource shows it."""
 
     id: str
+    display_name: str
+    labels: dict[str, str]
     spec: dict[str, Any] = Field(description="The request, with defaults filled in.")
     state: JobState
     state_reason: str | None
@@ -101,8 +103,6 @@ class JobShape(AnswerModel):
 class JobResource(JobShape):
     """A resource made by a job; it takes the job's state."""
 
-    display_name: str
-    labels: dict[str, str]
     job_id: str
 
 

@@ -11,6 +11,7 @@ from api.schemas.common import AnswerModel, JobShape, describe_progress, job_lin
 from nas.job import Job as StoredJob
 from nas.job import JobKind
 from nas.store.jobs import JobEvent as StoredEvent
+from nas.store.resources import Names
 
 _COLLECTIONS = {
     JobKind.IMPORT_DATASET: "datasets",
@@ -37,13 +38,15 @@ class JobEvent(AnswerModel):
     created_at: datetime
 
 
-def describe_job(job: StoredJob) -> Job:
-    """The job as answers show it."""
+def describe_job(job: StoredJob, names: Names) -> Job:
+    """The job as answers show it, under the names of the resource that it makes."""
     links = job_links(job.id)
     links["self"] = links.pop("job")
     links["resource"] = f"/v1/{_COLLECTIONS[job.kind]}/{job.resource_id}"
     return Job(
         id=job.id,
+        display_name=names.display_name,
+        labels=names.labels,
         kind=job.kind,
         resource_id=job.resource_id,
         attempt=job.attempt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -14,9 +14,16 @@ from nas.errors import ConflictError, NotFoundError
 from nas.job import Job, JobKind, JobState
 from nas.store.job_rows import lock
 from nas.store.jobs import JobQueue, as_job
-from nas.store.tables import JobRow, ResourceRow
+from nas.store.tables import DatasetRow, JobRow, ResourceRow, SearchRow, SubnetRow, SupernetRow
 
 R = TypeVar("R", bound=ResourceRow)
+
+_MADE_BY: Mapping[JobKind, type[ResourceRow]] = {
+    JobKind.IMPORT_DATASET: DatasetRow,
+    JobKind.TRAIN: SupernetRow,
+    JobKind.SEARCH: SearchRow,
+    JobKind.SPECIALISE: SubnetRow,
+}
 
 Cursor = tuple[datetime, str]
 """Where a page ended: the last resource's `created_at` and `id`."""
@@ -75,6 +82,26 @@ def hold(session: Session, model: type[R], resource_id: str, *, noun: str) -> Wi
         query = select(held.id).where(held.id == row_id).with_for_update(read=True, key_share=True)
         if session.scalar(query) is None:
             raise NotFoundError(f"no {noun} {resource_id!r}; list those there are")
+    return found
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a user calls a resource."""
+
+    display_name: str
+    labels: dict[str, str]
+
+
+def names_of(session: Session, jobs: Collection[Job]) -> dict[str, Names]:
+    """The names of the resources that these jobs make, by job; those deleted meanwhile are left out."""
+    found: dict[str, Names] = {}
+    for kind in {job.kind for job in jobs}:
+        model = _MADE_BY[kind]
+        query = select(model.job_id, model.display_name, model.labels).where(
+            model.job_id.in_([job.id for job in jobs if job.kind is kind])
+        )
+        found |= {job_id: Names(name, labels) for job_id, name, labels in session.execute(query)}
     return found
 
 

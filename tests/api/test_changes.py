@@ -45,6 +45,10 @@ def test_names_and_labels_are_changed_until_the_job_has_ended(http, queued):
     # What is not given stays; labels that are given replace all there were.
     second = http.patch(path, json={"labels": {"c": "3"}}).json()
     assert (second["display_name"], second["labels"]) == ("Größe 🐈", {"c": "3"})
+    # The job goes by the same names, alone and in the list.
+    job = http.get(resource["links"]["job"]).json()
+    assert (job["display_name"], job["labels"]) == ("Größe 🐈", {"c": "3"})
+    assert job in http.get("/v1/jobs").json()["items"]
     assert http.patch(path, json={"display_name": ""}).json()["labels"] == {"c": "3"}
     assert http.get(path).json()["display_name"] == ""
     end()
