@@ -2,82 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Annotated, Any
 
-from nas.errors import InvalidRequestError
-from nas.fields import Interval, InvalidFieldError, checked_fields
+from nas.fields import Interval, checked_fields
+from nas.recipe_choices import (
+    AttentionKind,
+    BatchNormKind,
+    ClipKind,
+    DataSamplerKind,
+    DistillationKind,
+    FlipKind,
+    OptimizerKind,
+    RandomPathKind,
+    RatePolicy,
+    RecipeName,
+    RegularisedKind,
+    SamplerKind,
+    ScheduleKind,
+    TeacherKind,
+    WeightingKind,
+)
+from nas.recipe_rules import check_combination
 
 MAX_SLOTS = 32
 """Most networks in one step."""
-
-
-class RecipeName(StrEnum):
-    """The recipes of `RECIPES`."""
-
-    BIGNAS = "bignas"
-    """The sandwich rule with in-place distillation (Yu et al. 2020)."""
-    SPOS = "spos"
-    """One uniformly drawn network a step (Guo et al. 2020)."""
-
-
-class OptimizerKind(StrEnum):
-    """The update rule."""
-
-    SGD = "sgd"
-    """With Nesterov momentum (AttentiveNAS)."""
-    RMSPROP = "rmsprop"
-    """With momentum (BigNAS)."""
-
-
-class RatePolicy(StrEnum):
-    """The shape of the learning rate after the warm-up."""
-
-    EXPONENTIAL = "exponential"
-    """A constant factor a step, then constant at the floor (BigNAS)."""
-    COSINE = "cosine"
-    """Half a cosine, never below the floor (AttentiveNAS, without a floor)."""
-
-
-class SamplerKind(StrEnum):
-    """Which networks one step trains."""
-
-    SANDWICH = "sandwich"
-    """The largest, random ones, the smallest."""
-    UNIFORM = "uniform"
-    """Random ones alone."""
-
-
-class DistillationKind(StrEnum):
-    """What networks other than the largest learn from."""
-
-    NONE = "none"
-    """The labels."""
-    SOFT = "soft"
-    """The largest network's predictions alone."""
-
-
-class ClipKind(StrEnum):
-    """How large gradients are cut."""
-
-    NONE = "none"
-    NORM = "norm"
-    """All scaled so that their joint Euclidean norm stays within the threshold."""
-    VALUE = "value"
-    """Each entry limited to the threshold (AttentiveNAS, AlphaNet)."""
-
-
-class FlipKind(StrEnum):
-    """Which training images are mirrored left to right."""
-
-    AUTO = "auto"
-    """Half of them; in the bundled digits none, since a mirrored digit is another or no digit."""
-    HALF = "half"
-    """Half of them, drawn anew each time."""
-    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +42,80 @@ class Recipe:
     name: Annotated[RecipeName, "The recipe to start from."] = RecipeName.BIGNAS
     epochs: Annotated[int, Interval(1, 100_000), "Passes over the training images."] = 10
     batch_size: Annotated[int, Interval(2, 1_000_000), "Images in one step, over all workers."] = 64
+    schedule: Annotated[ScheduleKind, "Which part of the space is trained when."] = ScheduleKind.STATIC
+    delay_fraction: Annotated[
+        float,
+        Interval(0.0, 1.0),
+        "Of schedule delayed_epsilon: the part of the run after which the others count in full. DεpS: 150 "
+        "epochs of 270.",
+    ] = 150 / 270
+    ramp_fraction: Annotated[
+        float,
+        Interval(0.0, 1.0),
+        "Of schedule delayed_epsilon: the part of the run, just before, in which their weight rises. DεpS: 5 "
+        "epochs of 270.",
+    ] = 5 / 270
+    channel_sort: Annotated[
+        bool,
+        "Whether channels are sorted by importance just before smaller widths are first trained "
+        "(Once-for-All).",
+    ] = False
     sampler: Annotated[SamplerKind, "Which networks one step trains."] = SamplerKind.SANDWICH
     num_random: Annotated[int, Interval(0, MAX_SLOTS - 2), "Random networks in one step."] = 2
+    random_paths: Annotated[RandomPathKind, "How the random networks are drawn."] = RandomPathKind.UNIFORM
+    data_sampler: Annotated[DataSamplerKind, "Which images one epoch sees."] = DataSamplerKind.UNIFORM
+    importance_limit: Annotated[
+        float,
+        Interval(0.0, 1.0),
+        "Largest part that learned probabilities get beside uniform ones, reached at the end of the run.",
+    ] = 1.0
+    importance_weighting: Annotated[
+        WeightingKind, "How losses are weighted where paths or images are not drawn uniformly."
+    ] = WeightingKind.NONE
+    weight_limit: Annotated[float, Interval(1.0, 1e6), "Of importance_weighting clipped."] = 10.0
+    normalise_path_norms: Annotated[
+        bool,
+        "Whether the gradient norm of an option is divided by the root of its number of weights; else larger "
+        "options win by their size.",
+    ] = False
+    observe_clipped: Annotated[
+        bool, "Whether gradient norms are read after gradients are cut, as PA&DA's published code does."
+    ] = False
+    attention: Annotated[AttentionKind, "Which candidate attentive sampling trains."] = AttentionKind.BEST_UP
+    num_candidates: Annotated[int, Interval(1, 64), "Candidates of attentive sampling."] = 3
+    num_bins: Annotated[int, Interval(2, 256), "Bins of MACs, in shift and attentive sampling."] = 8
+    bin_warmup_fraction: Annotated[
+        float,
+        Interval(0.0, 1.0),
+        "Of shift sampling: the part of the run in which all bins are equally likely. ShiftNAS: 50 epochs.",
+    ] = 0.1
+    bin_interval: Annotated[
+        int, Interval(1, 1_000_000), "Of shift sampling: steps between two updates of the bins."
+    ] = 100
+    cost_weight: Annotated[
+        float, Interval(0.0, 1e6), "Of shift sampling: the weight of the cost's own loss (λ)."
+    ] = 1.0
+    gumbel_temperature: Annotated[float, Interval(1e-3, 100.0), "Of shift sampling."] = 1.0
+    held_out_fraction: Annotated[
+        float,
+        Interval(0.0, 0.5),
+        "Part of the training images kept from the weights, from which shift sampling learns. ShiftNAS: "
+        "50,000 of 1,281,167.",
+    ] = 0.0
     distillation: Annotated[DistillationKind, "What networks other than the largest learn from."] = (
         DistillationKind.SOFT
     )
+    teacher: Annotated[TeacherKind, "Whose predictions are learned from."] = TeacherKind.IN_PLACE
+    temperature: Annotated[
+        float,
+        Interval(0.01, 100.0),
+        "Of distillation soft and soft_hard, whose loss it scales by its square.",
+    ] = 1.0
+    ratio_limit: Annotated[
+        float,
+        Interval(1.0, 1e6),
+        "Of distillation alpha: no ratio of probabilities counts more (AlphaNet).",
+    ] = 5.0
     optimizer: Annotated[OptimizerKind, "The update rule. BigNAS: RMSProp, rate 0.256 at batch 4096."] = (
         OptimizerKind.SGD
     )
@@ -130,9 +149,11 @@ class Recipe:
     label_smoothing: Annotated[
         float, Interval(0.0, 0.9), "Of the labels that the largest network learns from."
     ] = 0.1
-    dropout: Annotated[float, Interval(0.0, 0.9), "Before the classifier, in the largest network alone."] = (
-        0.2
-    )
+    dropout: Annotated[float, Interval(0.0, 0.9), "Before the classifier."] = 0.2
+    regularised: Annotated[RegularisedKind, "Which networks get dropout."] = RegularisedKind.LARGEST
+    batch_norm: Annotated[
+        BatchNormKind, "Whose statistics batch norm uses where several workers share a batch."
+    ] = BatchNormKind.LOCAL
     clip: Annotated[ClipKind, "How large summed gradients are cut."] = ClipKind.VALUE
     clip_threshold: Annotated[float, Interval(1e-6, 1e6), "The limit that `clip` speaks of."] = 1.0
     crop_fraction: Annotated[
@@ -148,12 +169,17 @@ class Recipe:
         bool,
         "Whether smaller kernels are learned transforms of the larger ones (Once-for-All), not bare centres.",
     ] = False
+    freeze_transforms: Annotated[
+        bool,
+        "Whether kernel transforms stay as they are after the phase of kernels (Once-for-All's text; its "
+        "code trains them on).",
+    ] = False
 
     def __post_init__(self) -> None:
         for field in RECIPE_FIELDS:
             value = field.checked(getattr(self, field.name), owner="recipe")
             object.__setattr__(self, field.name, value)
-        _check_combination(self)
+        check_combination(self)
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON values; `recipe_from_json` reads it back."""
@@ -166,64 +192,3 @@ RECIPE_FIELDS = checked_fields(Recipe)
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, StrEnum) else value
-
-
-def _check_combination(recipe: Recipe) -> None:
-    """Raise InvalidFieldError, with the reason, where choices do not go together."""
-    if recipe.sampler is SamplerKind.SANDWICH:
-        return
-    if recipe.distillation is DistillationKind.SOFT:
-        raise InvalidFieldError(
-            "distillation 'soft' needs the largest network in every step as the teacher, and sampler "
-            "'uniform' does not run it; choose sampler 'sandwich' or distillation 'none'",
-            field="distillation",
-            value=recipe.distillation.value,
-            allowed="none with sampler uniform",
-        )
-    if recipe.dropout > 0:
-        raise InvalidFieldError(
-            f"dropout {recipe.dropout} acts on the largest network alone, and sampler 'uniform' does not run "
-            "it; choose sampler 'sandwich' or dropout 0",
-            field="dropout",
-            value=recipe.dropout,
-            allowed="0 with sampler uniform",
-        )
-    if recipe.num_random == 0:
-        raise InvalidFieldError(
-            "num_random 0 leaves sampler 'uniform' no network to train; choose 1 or more",
-            field="num_random",
-            value=recipe.num_random,
-            allowed="1 or more with sampler uniform",
-        )
-
-
-# Below the fields and checks, which run as soon as a recipe is made.
-RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
-    {
-        RecipeName.BIGNAS: Recipe(),
-        RecipeName.SPOS: Recipe(
-            name=RecipeName.SPOS,
-            sampler=SamplerKind.UNIFORM,
-            num_random=1,
-            distillation=DistillationKind.NONE,
-            dropout=0.0,
-        ),
-    }
-)
-"""The recipes that have a name; a request overrides their fields."""
-
-
-def recipe_from_json(request: Mapping[str, Any]) -> Recipe:
-    """The named recipe ('bignas' unless `name` says otherwise) with the request's fields in place of its own.
-
-    A whole recipe is read back as it is. Raises InvalidRequestError naming the field, its value and what
-    is allowed.
-    """
-    by_name = {field.name: field for field in RECIPE_FIELDS}
-    for name in request:
-        if name not in by_name:
-            raise InvalidRequestError(
-                f"recipe field {name!r} is unknown; the fields are {', '.join(by_name)}; leave it out"
-            )
-    named = by_name["name"].checked(request.get("name", RecipeName.BIGNAS), owner="recipe")
-    return replace(RECIPES[named], **request)

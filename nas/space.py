@@ -96,6 +96,11 @@ class SearchSpace(ABC):
         decisions = [asdict(decision) for decision in self.decisions]
         return hashlib.sha256(json.dumps([self.name, decisions]).encode()).hexdigest()
 
+    @cached_property
+    def parents_first(self) -> tuple[Decision, ...]:
+        """The decisions in an order in which each comes after the one that it depends on."""
+        return tuple(sorted(self.decisions, key=lambda d: d.active_if is not None))
+
     def _spelling(self, values: Values) -> Values:
         """The values to keep as `choices`; the same network in its canonical spelling, by default."""
         return values
@@ -186,8 +191,8 @@ class SearchSpace(ABC):
     def sample(self, rng: np.random.Generator) -> Architecture:
         """A random network: every decision uniform, depths first, then the choices they leave active."""
         values: dict[str, Value] = {}
-        for decision in self._parents_first:
-            if _is_active(decision, values):
+        for decision in self.parents_first:
+            if is_active(decision, values):
                 values[decision.name] = decision.options[int(rng.integers(len(decision.options)))]
         return self.canonical(self._architecture(self._fill(values)))
 
@@ -234,7 +239,7 @@ class SearchSpace(ABC):
             if decision.active_if is None:
                 dependants = children.get(decision.name, [])
                 total *= sum(
-                    prod(len(d.options) for d in dependants if _is_active(d, {decision.name: option}))
+                    prod(len(d.options) for d in dependants if is_active(d, {decision.name: option}))
                     for option in decision.options
                 )
         return total
@@ -244,10 +249,6 @@ class SearchSpace(ABC):
     @cached_property
     def _index(self) -> dict[str, dict[Value, int]]:
         return {d.name: {option: i for i, option in enumerate(d.options)} for d in self.decisions}
-
-    @cached_property
-    def _parents_first(self) -> tuple[Decision, ...]:
-        return tuple(sorted(self.decisions, key=lambda d: d.active_if is not None))
 
     def _extreme(self, position: int) -> dict[str, Value]:
         return {d.name: d.options[position] for d in self.decisions}
@@ -264,7 +265,7 @@ class SearchSpace(ABC):
         )
 
     def _active(self, values: Values) -> tuple[tuple[str, Value], ...]:
-        return tuple((d.name, values[d.name]) for d in self.decisions if _is_active(d, values))
+        return tuple((d.name, values[d.name]) for d in self.decisions if is_active(d, values))
 
     def _check_member(self, architecture: Architecture) -> None:
         if architecture.space != self.name:
@@ -289,10 +290,10 @@ class SearchSpace(ABC):
                 + ", ".join(d.name for d in self.decisions)
             )
         checked: dict[str, Value] = {}
-        for decision in self._parents_first:
+        for decision in self.parents_first:
             if decision.name in values:
                 checked[decision.name] = self._checked_value(decision, values[decision.name])
-            elif _is_active(decision, checked):
+            elif is_active(decision, checked):
                 raise InvalidArchitectureError(
                     f"'{decision.name}' is missing; choose one of {decision.options} of space '{self.name}'"
                 )
@@ -311,6 +312,7 @@ class SearchSpace(ABC):
         return decision.options[index]
 
 
-def _is_active(decision: Decision, values: Values) -> bool:
+def is_active(decision: Decision, values: Values) -> bool:
+    """Whether the decision counts beside the values of the decisions that it depends on."""
     condition = decision.active_if
     return condition is None or int(values[condition.parent]) >= condition.minimum

@@ -91,20 +91,22 @@ class Supernet(nn.Module):
         statistics: Statistics | None = None,
         *,
         dropout: float = 0.0,
+        normalise: Normaliser | None = None,
     ) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), resized to the architecture's resolution.
 
-        In train mode batch norm uses the batch's statistics. In eval mode it uses `statistics`; None
-        means mean 0 and variance 1, which serves checks without data and measures nothing. `dropout`
-        acts before the classifier.
+        Batch norm is up to `normalise`. By default it uses the batch's statistics in train mode, and in
+        eval mode `statistics`; None means mean 0 and variance 1, which serves checks without data and
+        measures nothing. `dropout` acts before the classifier.
         """
-        if self.training:
-            normalise: Normaliser = normalise_by_batch
-        elif statistics is None:
-            normalise = normalise_by_nothing
-        else:
-            normalise = statistics.normalise
+        if normalise is None:
+            normalise = self._normaliser(statistics)
         return self.run(images, architecture, normalise, dropout=dropout)
+
+    def _normaliser(self, statistics: Statistics | None) -> Normaliser:
+        if self.training:
+            return normalise_by_batch
+        return normalise_by_nothing if statistics is None else statistics.normalise
 
     def run(
         self, images: Tensor, architecture: Architecture, normalise: Normaliser, *, dropout: float = 0.0

@@ -12,7 +12,9 @@ import torch
 
 from nas.errors import NasError
 from nas.ports import StopCheck
-from nas.recipe import Recipe, recipe_from_json
+from nas.recipe import Recipe
+from nas.recipes import recipe_from_json
+from nas.space import SearchSpace
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentation_for
@@ -26,7 +28,7 @@ from supernet.training.checkpoint import (
 from supernet.training.collective import Collective
 from supernet.training.formats import CheckpointError, NewerFormatError
 from supernet.training.memory import tune_malloc
-from supernet.training.stack import build_stack
+from supernet.training.stack import Stack, build_stack
 from supernet.training.state import TrainingState, kinds_of_ranks
 from supernet.training.trainer import StepStats, Trainer
 from workers.context import JobCancelledError, WorkerDrainingError
@@ -114,7 +116,7 @@ def check_plan(plan: TrainingPlan, *, num_workers: int) -> None:
     batches = _training_batches(plan, plan.data.load(), recipe)
     batches.batch(0, rank=0, world_size=num_workers)
     space = plan.supernet.build().space
-    build_stack(recipe, space, steps_per_epoch=batches.steps_per_epoch, seed=plan.seed)
+    _stack(plan, space, batches, recipe)
 
 
 class _Run:
@@ -126,9 +128,7 @@ class _Run:
         recipe = recipe_from_json(plan.recipe)
         self._batches = _training_batches(plan, self._splits, recipe)
         self._supernet = plan.supernet.build(seed=plan.seed)
-        stack = build_stack(
-            recipe, self._supernet.space, steps_per_epoch=self._batches.steps_per_epoch, seed=plan.seed
-        )
+        stack = _stack(plan, self._supernet.space, self._batches, recipe)
         if plan.start is not None and collective.rank == 0:
             # The trainer gives all ranks the weights of this one.
             plan.start.load_into(self._supernet)
@@ -267,7 +267,9 @@ def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) ->
         crop_fraction=recipe.crop_fraction,
         horizontal_flip=recipe.horizontal_flip,
     )
-    return TrainingBatches(splits, recipe.batch_size, plan.seed, augmentation)
+    return TrainingBatches(
+        splits, recipe.batch_size, plan.seed, augmentation, held_out_fraction=recipe.held_out_fraction
+    )
 
 
 def _keep_num_threads(state: TrainingState) -> None:
@@ -293,3 +295,13 @@ def _newest_readable(folder: Path) -> TrainingState | None:
         except CheckpointError:
             path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
     return None
+
+
+def _stack(plan: TrainingPlan, space: SearchSpace, batches: TrainingBatches, recipe: Recipe) -> Stack:
+    return build_stack(
+        recipe,
+        space,
+        steps_per_epoch=batches.steps_per_epoch,
+        seed=plan.seed,
+        num_images=batches.num_images,
+    )

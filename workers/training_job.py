@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import NasError
 from nas.job import Job
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from nas.store import supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database

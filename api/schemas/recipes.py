@@ -9,8 +9,10 @@ from pydantic import Field, create_model
 
 from api.schemas.common import RequestModel
 from nas.fields import CheckedField
-from nas.recipe import RECIPE_FIELDS, RECIPES, RecipeName, recipe_from_json
+from nas.recipe import RECIPE_FIELDS
 from nas.recipe import Recipe as WholeRecipe
+from nas.recipe_choices import RecipeName
+from nas.recipes import RECIPES, recipe_from_json
 
 
 class RecipeOverrides(RequestModel):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import NotFoundError
 from nas.job import JobKind
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from nas.store import uploads
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.ids import Prefix, new_id

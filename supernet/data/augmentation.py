@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import InvalidRequestError
-from nas.recipe import FlipKind
+from nas.recipe_choices import FlipKind
 from supernet.data.sources import DataSource, SourceKind
 
 # Mirrored, a digit is another digit or none.

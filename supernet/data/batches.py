@@ -21,32 +21,53 @@ from supernet.data.preprocess import ResizedSplits, standardise, to_channels_las
 from supernet.data.splits import DataSplits
 
 # Streams of randomness that must not repeat each other under one seed.
-_ORDER_STREAM, _SHIFT_STREAM = 0, 1
+_ORDER_STREAM, _SHIFT_STREAM, _HELD_OUT_STREAM = 0, 1, 2
 
 
 class TrainingBatches:
     """The training images in a new random order each epoch; the last, partial batch is dropped."""
 
-    def __init__(self, splits: DataSplits, batch_size: int, seed: int, augmentation: Augmentation) -> None:
-        _check_batch_size(batch_size, len(splits.train))
+    def __init__(
+        self,
+        splits: DataSplits,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        *,
+        held_out_fraction: float = 0.0,
+    ) -> None:
+        """`held_out_fraction` of the images is kept for `held_out`, drawn by the seed."""
+        self._learned, self._kept = _divide(len(splits.train), held_out_fraction, seed)
+        self.num_images = len(self._learned)
+        _check_batch_size(batch_size, self.num_images)
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation
-        self.steps_per_epoch = len(splits.train) // batch_size
+        self.steps_per_epoch = self.num_images // batch_size
         self._pixels = torch.from_numpy(splits.train.pixels)
         self._rows = torch.from_numpy(splits.train.rows)
         self._labels = torch.from_numpy(splits.train.labels)
         self._mean, self._std = splits.mean, splits.std
         self._order = (-1, np.empty(0, dtype=np.int64))
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+    def batch(
+        self,
+        step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        positions: NDArray[np.int64] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """(normalised float32 images in channels_last, int64 labels) of `step`.
 
-        With several ranks, rank r gets the r-th contiguous part of what one process would get, with
-        the same crops and flips.
+        `positions`, one for each image of the batch, are among the `num_images`; None: the next of this
+        epoch's order. With several ranks, rank r gets the r-th contiguous part of what one process would
+        get, with the same crops and flips.
         """
         part = self._part(rank, world_size)
-        chosen = torch.from_numpy(self._indices(step)[part])
+        chosen = torch.from_numpy(
+            self._learned[self._order_at(step) if positions is None else positions][part]
+        )
         images = standardise(self._pixels[self._rows[chosen]], self._mean, self._std)
         # Drawn for the whole batch and then cut, so that they do not depend on the number of ranks.
         rng = np.random.default_rng([self.seed, _SHIFT_STREAM, step])
@@ -54,7 +75,22 @@ class TrainingBatches:
         images = crop_and_flip(images, shifts, self.augmentation.crop_padding)
         return to_channels_last(images), self._labels[chosen]
 
-    def _indices(self, step: int) -> NDArray[np.int64]:
+    def held_out(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """As `batch` gives them, but of the images held out, as they are: the batch of this number.
+
+        They come in one order, again and again. InvalidRequestError where none are held out.
+        """
+        if len(self._kept) == 0:
+            raise InvalidRequestError(
+                "no training images are held out; choose a held_out_fraction above 0 that leaves one at least"
+            )
+        part = self._part(rank, world_size)
+        places = np.arange(number * self.batch_size, (number + 1) * self.batch_size) % len(self._kept)
+        chosen = torch.from_numpy(self._kept[places][part])
+        images = standardise(self._pixels[self._rows[chosen]], self._mean, self._std)
+        return to_channels_last(images), self._labels[chosen]
+
+    def _order_at(self, step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, self.steps_per_epoch)
         start = place * self.batch_size
         return self._order_of(epoch)[start : start + self.batch_size]
@@ -62,7 +98,7 @@ class TrainingBatches:
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         if self._order[0] != epoch:
             rng = np.random.default_rng([self.seed, _ORDER_STREAM, epoch])
-            self._order = (epoch, rng.permutation(len(self._labels)))
+            self._order = (epoch, rng.permutation(self.num_images))
         return self._order[1]
 
     def _part(self, rank: int, world_size: int) -> slice:
@@ -112,6 +148,17 @@ def evaluation_pixels(
 ) -> Sequence[Tensor]:
     """The uint8 images of each batch of `split`, in its order."""
     return resized.images(split, resolution).split(batch_size)
+
+
+def _divide(num_images: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the images that are learned from, in order, and of those held out."""
+    positions = np.arange(num_images)
+    if fraction == 0:
+        return positions, positions[:0]
+    kept = np.random.default_rng([seed, _HELD_OUT_STREAM]).permutation(num_images)[
+        : round(fraction * num_images)
+    ]
+    return np.setdiff1d(positions, kept), kept
 
 
 def _check_batch_size(batch_size: int, num_images: int) -> None:

@@ -8,14 +8,14 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.training.paths import Role
+from supernet.training.paths import Role, Slot
 from supernet.training.strategy import Strategy
 
 
 class BatchLoss(Protocol):
     """The losses of one batch, network after network."""
 
-    def __call__(self, role: Role, logits_nk: Tensor) -> Tensor:
+    def __call__(self, slot: Slot, logits_nk: Tensor) -> Tensor:
         """One loss for each image, shape (n,)."""
         ...
 
@@ -61,8 +61,8 @@ class _HardLoss:
         self._labels_n = labels_n
         self._label_smoothing = label_smoothing
 
-    def __call__(self, role: Role, logits_nk: Tensor) -> Tensor:
-        del role
+    def __call__(self, slot: Slot, logits_nk: Tensor) -> Tensor:
+        del slot
         return F.cross_entropy(
             logits_nk, self._labels_n, reduction="none", label_smoothing=self._label_smoothing
         )
@@ -73,11 +73,11 @@ class _InPlaceLoss:
         self._hard_loss = hard_loss
         self._teacher_nk: Tensor | None = None
 
-    def __call__(self, role: Role, logits_nk: Tensor) -> Tensor:
-        if role is Role.MAX:
+    def __call__(self, slot: Slot, logits_nk: Tensor) -> Tensor:
+        if slot.role is Role.MAX:
             # Detached: a student must not pull its teacher towards itself.
             self._teacher_nk = logits_nk.detach().softmax(1)
-            return self._hard_loss(role, logits_nk)
+            return self._hard_loss(slot, logits_nk)
         if self._teacher_nk is None:
-            raise RuntimeError(f"role '{role}' came before '{Role.MAX}', whose logits are its target")
+            raise RuntimeError(f"role '{slot.role}' came before '{Role.MAX}', whose logits are its target")
         return F.cross_entropy(logits_nk, self._teacher_nk, reduction="none")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nas.recipe import MAX_SLOTS, ClipKind
+from nas.recipe import MAX_SLOTS
+from nas.recipe_choices import ClipKind
 from supernet.training.collective import Collective
 from supernet.training.paths import Role
 from supernet.training.strategy import Strategy
@@ -19,30 +20,64 @@ class FlatGradients:
 
     Backward passes add to the views, so one step needs one reduction whatever the number of networks,
     and a parameter that no network used has a gradient of exactly 0 on every rank.
+
+    The buffer has one part, or one more for each random network whose gradient is to be seen by itself.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._parameters = list(parameters)
-        size = sum(p.numel() for p in self._parameters)
-        first = self._parameters[0]
-        self._buffer = torch.zeros(size + MAX_SLOTS, dtype=first.dtype, device=first.device)
-        self.values = self._buffer[:size]
-        """Every gradient, shape (number of parameters,), in the order of the parameters."""
-        self.losses = self._buffer[size:]
+    def __init__(self, model: nn.Module, *, num_own: int = 0, num_scores: int = 0) -> None:
+        """Room for `num_own` networks' own gradients and for the scores of `num_scores` images."""
+        self._parameters = dict(model.named_parameters())
+        sizes = [p.numel() for p in self._parameters.values()]
+        first = next(iter(self._parameters.values()))
+        num_values = sum(sizes) * (1 + num_own)
+        self._buffer = torch.zeros(
+            num_values + MAX_SLOTS + num_scores, dtype=first.dtype, device=first.device
+        )
+        self.parts = self._buffer[:num_values].view(1 + num_own, sum(sizes))
+        """Shape (1 + num_own, number of parameters), in the order of the parameters: what networks share,
+        then the gradient of each random network by itself."""
+        self.losses = self._buffer[num_values : num_values + MAX_SLOTS]
         """The loss of each slot. They ride in the same buffer to be summed over ranks for free."""
-        sizes = [p.numel() for p in self._parameters]
-        pieces = zip(self.values.split(sizes), self._parameters, strict=True)
-        self._views = [piece.view_as(p) for piece, p in pieces]
+        self.scores = self._buffer[num_values + MAX_SLOTS :]
+        """Of the whole batch, likewise: each rank fills in those of its part."""
+        self._views = [
+            {
+                name: piece.view_as(p)
+                for piece, (name, p) in zip(part.split(sizes), self._parameters.items(), strict=True)
+            }
+            for part in self.parts
+        ]
+
+    @property
+    def values(self) -> Tensor:
+        """Every gradient, shape (number of parameters,), once `merge` has put the parts together."""
+        return self.parts[0]
 
     def start(self) -> None:
-        """Zeroes the buffer and makes it the parameters' gradient, whatever that was."""
+        """Zeroes the buffer and makes its first part the parameters' gradient, whatever that was."""
         self._buffer.zero_()
-        for parameter, view in zip(self._parameters, self._views, strict=True):
-            parameter.grad = view
+        self.collect(0)
+
+    def collect(self, part: int) -> None:
+        """Backward passes add to this part from now on."""
+        for name, parameter in self._parameters.items():
+            parameter.grad = self._views[part][name]
 
     def sum_over(self, collective: Collective) -> None:
-        """Adds the other ranks' gradients and losses: the step's one reduction."""
+        """Adds the other ranks' gradients, losses and scores: the step's one reduction."""
         collective.all_reduce_sum(self._buffer)
+
+    def norms(self, part: int) -> dict[str, float]:
+        """The Euclidean norm of each parameter's gradient in this part, by the parameter's name."""
+        views = self._views[part]
+        norms = torch._foreach_norm(list(views.values()))
+        return dict(zip(views, torch.stack(norms).tolist(), strict=True))
+
+    def merge(self, weights: Sequence[float]) -> None:
+        """Adds the random networks' own parts, each times its weight, to the first."""
+        for part, weight in zip(self.parts[1:], weights, strict=True):
+            self.values.add_(part, alpha=weight)
+        self.collect(0)
 
 
 class GradientPolicy(Strategy, ABC):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, RMSprop
 
-from nas.recipe import OptimizerKind, Recipe
+from nas.recipe import Recipe
+from nas.recipe_choices import OptimizerKind
 from supernet.training.regularisation import parameter_groups
 
 RMSPROP_DECAY = 0.9

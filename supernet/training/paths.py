@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import log
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
 
 from nas.architecture import Architecture
-from nas.space import SearchSpace
+from supernet.training.collective import Collective
 from supernet.training.rng import Stream, generator_for
 from supernet.training.shrink import Phase
-from supernet.training.strategy import Strategy
+from supernet.training.strategy import Strategy, StrategyState
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from supernet.network import Supernet
+    from supernet.training.gradient import FlatGradients
 
 
 class Role(StrEnum):
@@ -28,56 +37,132 @@ class Slot:
 
     role: Role
     architecture: Architecture
-    log_probability: float
+    log_probability: float = 0.0
     """Natural logarithm of the probability of drawing these choices here; 0 for a fixed network."""
+    importance: float = 1.0
+    """Factor on the network's loss that makes up for not having been drawn uniformly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a sampler may look at before it says which networks the step trains."""
+
+    step: int
+    supernet: Supernet
+    images: Tensor
+    """This rank's part of the batch, (n, c, h, w)."""
+    labels_n: Tensor
+    collective: Collective
+    held_out: HeldOut
+    """Gives this rank's part of the k-th batch of images that the weights never learn from."""
+
+
+class HeldOut(Protocol):
+    """Batches of images kept from training."""
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        """(images, labels) of the batch of this number; they repeat once all were seen."""
+        ...
 
 
 class PathSampler(Strategy, ABC):
     """Fills the slots of a step."""
 
+    wants_slot_gradients = False
+    """Whether `observe` looks at the gradient of each random network by itself."""
+
     @abstractmethod
-    def propose(self, phase: Phase, step: int) -> tuple[Slot, ...]:
+    def propose(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
         """The step's networks in the order in which they run: the same on every rank."""
 
+    def own_loss(self) -> Tensor | None:
+        """What the sampler's own parameters learn from beside the networks' losses, for the last proposal.
 
-class UniformSampler(PathSampler):
+        A scalar, this rank's share; its gradient is made once a step, with that of the first slot.
+        """
+        return None
+
+
+class RandomPaths(Strategy, ABC):
+    """Draws the random networks of a step, whatever else is in it."""
+
+    wants_slot_gradients = False
+    """As `PathSampler` has it."""
+
+    @abstractmethod
+    def draw(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
+        """`phase.num_random` slots, the same on every rank."""
+
+    def own_loss(self) -> Tensor | None:
+        """As `PathSampler` has it."""
+        return None
+
+
+class SlotSampler(PathSampler):
+    """Random networks, drawn by `paths`, alone or between the ends of the space."""
+
+    def __init__(self, paths: RandomPaths) -> None:
+        self.paths = paths
+        self.wants_slot_gradients = paths.wants_slot_gradients
+
+    def own_loss(self) -> Tensor | None:
+        """That of the paths."""
+        return self.paths.own_loss()
+
+    def before_step(self, step: int, supernet: Supernet, optimizer: Optimizer) -> None:
+        """Passed on."""
+        self.paths.before_step(step, supernet, optimizer)
+
+    def observe(self, step: int, slots: Sequence[Slot], gradients: FlatGradients) -> None:
+        """Passed on."""
+        self.paths.observe(step, slots, gradients)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Passed on."""
+        self.paths.end_epoch(epoch)
+
+    def describe(self) -> dict[str, Any]:
+        """That of the paths."""
+        return self.paths.describe()
+
+    def state_dict(self) -> StrategyState:
+        """That of the paths."""
+        return self.paths.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Passed on."""
+        self.paths.load_state_dict(state)
+
+
+class UniformSampler(SlotSampler):
     """Random networks alone, one by default (SPOS, Guo et al., ECCV 2020)."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def propose(self, phase: Phase, step: int) -> tuple[Slot, ...]:
-        """`num_random` networks, each decision uniform."""
-        return draw_uniformly(phase, step, self._seed)
+    def propose(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
+        """`num_random` networks."""
+        return self.paths.draw(phase, context)
 
 
-class SandwichSampler(PathSampler):
+class SandwichSampler(SlotSampler):
     """The largest network, random ones, the smallest (Yu and Huang, ICCV 2019; BigNAS section 3.1)."""
 
+    def propose(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
+        """MAX first, for the others learn from its logits; MAX alone where epsilon is 0."""
+        largest = Slot(Role.MAX, phase.space.largest())
+        if phase.epsilon == 0:
+            return (largest,)
+        return (largest, *self.paths.draw(phase, context), Slot(Role.MIN, phase.space.smallest()))
+
+
+class UniformPaths(RandomPaths):
+    """Every decision uniform over what the phase allows."""
+
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def propose(self, phase: Phase, step: int) -> tuple[Slot, ...]:
-        """MAX first, for the others learn from its logits; MAX alone where epsilon is 0."""
-        largest = Slot(Role.MAX, phase.space.largest(), 0.0)
-        if phase.epsilon == 0:
-            return (largest,)
-        smallest = Slot(Role.MIN, phase.space.smallest(), 0.0)
-        return (largest, *draw_uniformly(phase, step, self._seed), smallest)
-
-
-def draw_uniformly(phase: Phase, step: int, seed: int) -> tuple[Slot, ...]:
-    """`num_random` slots, each a pure function of (seed, step, its place)."""
-    drawn = [
-        phase.space.sample(generator_for(seed, Stream.PATH, step, place)) for place in range(phase.num_random)
-    ]
-    return tuple(Slot(Role.RANDOM, a, uniform_log_probability(phase.space, a)) for a in drawn)
-
-
-def uniform_log_probability(space: SearchSpace, architecture: Architecture) -> float:
-    """Log-probability that `space.sample` makes these choices: each active decision is uniform.
-
-    Where several spellings are one network, this is the probability of the spelling.
-    """
-    chosen = dict(architecture.choices)
-    return -sum(log(len(decision.options)) for decision in space.decisions if decision.name in chosen)
+    def draw(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
+        """Slots, each a pure function of (seed, step, its place)."""
+        generators = [
+            generator_for(self._seed, Stream.PATH, context.step, place) for place in range(phase.num_random)
+        ]
+        drawn = [phase.space.sample(generator) for generator in generators]
+        return tuple(Slot(Role.RANDOM, a, phase.space.log_probability(a)) for a in drawn)

@@ -15,7 +15,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """Keeps draws for different purposes apart. Data order and augmentation use 0 and 1 themselves."""
+    """Keeps draws for different purposes apart. Data order, augmentation and held-out images use 0 to 2 themselves."""
 
     PATH = 16
     DROPOUT = 17

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from nas.space import SearchSpace
+from nas.subspace import SubSpace
 from supernet.training.strategy import Strategy
 
 
@@ -13,8 +13,8 @@ from supernet.training.strategy import Strategy
 class Phase:
     """What one step may train."""
 
-    space: SearchSpace
-    """Where random networks are drawn from."""
+    space: SubSpace
+    """Where networks are drawn from; its ends are the largest and the smallest of a sandwich."""
     num_random: int
     """Random networks in the step."""
     epsilon: float = 1.0
@@ -32,7 +32,7 @@ class ShrinkSchedule(Strategy, ABC):
 class StaticSchedule(ShrinkSchedule):
     """The whole space from the first step to the last (BigNAS)."""
 
-    def __init__(self, space: SearchSpace, *, num_random: int) -> None:
+    def __init__(self, space: SubSpace, *, num_random: int) -> None:
         self._phase = Phase(space=space, num_random=num_random)
 
     def phase(self, step: int) -> Phase:

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas.errors import InvalidRequestError
-from nas.recipe import DistillationKind, RatePolicy, Recipe, SamplerKind, recipe_from_json
+from nas.recipe import Recipe
+from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
+from nas.subspace import SubSpace
+from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
+from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
-from supernet.training.paths import PathSampler, SandwichSampler, UniformSampler
+from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
 from supernet.training.regularisation import LargestOnly, Regularisation
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
@@ -29,11 +34,13 @@ class Stack:
     num_steps: int
     """Length of the whole run, for which the learning rate is made."""
     shrink: ShrinkSchedule
+    data: DataSampler
     sampler: PathSampler
     distillation: Distillation
     gradient: GradientPolicy
     learning_rate: LearningRate
     regularisation: Regularisation
+    batch_norm: BatchNormPolicy
     loss_meter: LossMeter = field(default_factory=LossMeter)
 
     @property
@@ -41,11 +48,13 @@ class Stack:
         """By the name under which a checkpoint keeps their state."""
         return {
             "shrink": self.shrink,
+            "data": self.data,
             "sampler": self.sampler,
             "distillation": self.distillation,
             "gradient": self.gradient,
             "learning_rate": self.learning_rate,
             "regularisation": self.regularisation,
+            "batch_norm": self.batch_norm,
             "loss_meter": self.loss_meter,
         }
 
@@ -60,19 +69,26 @@ class Stack:
         }
 
 
-def build_stack(recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, seed: int) -> Stack:
-    """The strategies that the recipe names; what does not go together the recipe has refused."""
+def build_stack(
+    recipe: Recipe, space: SearchSpace, *, steps_per_epoch: int, seed: int, num_images: int | None = None
+) -> Stack:
+    """The strategies that the recipe names; what does not go together the recipe has refused.
+
+    `num_images` are those that the weights learn from; None: as many as the steps of an epoch hold.
+    """
     num_steps = recipe.epochs * steps_per_epoch
     return Stack(
         recipe=recipe,
         seed=seed,
         num_steps=num_steps,
-        shrink=StaticSchedule(space, num_random=recipe.num_random),
+        shrink=StaticSchedule(SubSpace(space), num_random=recipe.num_random),
+        data=UniformData(),
         sampler=_sampler(recipe, seed),
         distillation=_distillation(recipe),
         gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
         learning_rate=_learning_rate(recipe, num_steps),
         regularisation=LargestOnly(dropout=recipe.dropout),
+        batch_norm=_batch_norm(recipe),
     )
 
 
@@ -83,15 +99,28 @@ def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     except InvalidRequestError:
         # No recipe of this release: whoever compares it will find it different.
         return dict(record)
-    return {**record, "recipe": recipe.to_json()}
+    strategies = {**_STRATEGIES_BEFORE, **record["strategies"]}
+    return {**record, "recipe": recipe.to_json(), "strategies": strategies}
+
+
+_STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm.__name__}
+"""Of records made before a run had them: what was done then."""
 
 
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:
     match recipe.sampler:
         case SamplerKind.SANDWICH:
-            return SandwichSampler(seed)
+            return SandwichSampler(UniformPaths(seed))
         case SamplerKind.UNIFORM:
-            return UniformSampler(seed)
+            return UniformSampler(UniformPaths(seed))
+
+
+def _batch_norm(recipe: Recipe) -> BatchNormPolicy:
+    match recipe.batch_norm:
+        case BatchNormKind.LOCAL:
+            return LocalBatchNorm()
+        case BatchNormKind.SYNCHRONISED:
+            return SynchronisedBatchNorm()
 
 
 def _distillation(recipe: Recipe) -> Distillation:

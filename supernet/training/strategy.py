@@ -29,10 +29,14 @@ class Strategy:
         """Before anything of the step is drawn: the moment to change shared weights, momentum included."""
 
     def observe(self, step: int, slots: Sequence[Slot], gradients: FlatGradients) -> None:
-        """Gradients summed over slots and ranks, not yet clipped."""
+        """Gradients summed over ranks, not yet clipped; those of single slots where a sampler asked for them."""
 
     def end_epoch(self, epoch: int) -> None:
         """After the last step of an epoch, counted from 0."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a watcher of the run may want to see of what was learned so far, as JSON; often nothing."""
+        return {}
 
     def state_dict(self) -> StrategyState:
         """What a resumed run needs; empty for a pure function of the step."""

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import InvalidRequestError, NasError
+from supernet.elastic.batch_norm import Normaliser
 from supernet.network import Supernet
 from supernet.training.collective import Collective, SingleProcess
-from supernet.training.distillation import BatchLoss
+from supernet.training.data_sampler import DataDraw
 from supernet.training.formats import CheckpointError
 from supernet.training.gradient import FlatGradients
 from supernet.training.optimizer import (
@@ -21,8 +25,9 @@ from supernet.training.optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
-from supernet.training.paths import Role, Slot
+from supernet.training.paths import Role, Slot, StepContext
 from supernet.training.rng import Stream, torch_seeded
+from supernet.training.shrink import Phase
 from supernet.training.stack import Stack, completed_record
 from supernet.training.state import TrainingState, differences, environment_of
 
@@ -44,8 +49,27 @@ class Batches(Protocol):
         """Steps in which every image is seen once."""
         ...
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """This rank's (normalised images (n, c, h, w), labels (n,)) of the step."""
+    @property
+    def num_images(self) -> int:
+        """Images that the weights may learn from."""
+        ...
+
+    def batch(
+        self,
+        step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        positions: NDArray[np.int64] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's (normalised images (n, c, h, w), labels (n,)) of the step.
+
+        Those at `positions`, of the whole batch, among the images; None: of an order of its own.
+        """
+        ...
+
+    def held_out(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """This rank's part of the batch of this number from the images that the weights never learn from."""
         ...
 
 
@@ -101,7 +125,11 @@ class Trainer:
         _check_match(supernet, batches, stack)
         for parameter in supernet.parameters():
             self._collective.broadcast(parameter.data)
-        self._gradients = FlatGradients(supernet.parameters())
+        self._gradients = FlatGradients(
+            supernet,
+            num_own=stack.recipe.num_random if stack.sampler.wants_slot_gradients else 0,
+            num_scores=batches.batch_size if stack.data.wants_scores else 0,
+        )
         self._optimizer = build_optimizer(stack.recipe, supernet)
 
     # Stepping
@@ -135,36 +163,99 @@ class Trainer:
         for strategy in self.stack.strategies.values():
             strategy.before_step(step, self.supernet, self._optimizer)
         phase = self.stack.shrink.phase(step)
-        slots = self.stack.sampler.propose(phase, step)
+        draw = self.stack.data.draw(step)
         self.supernet.train()
+        context = self._context(step, draw)
+        slots = self.stack.sampler.propose(phase, context)
+        weights = [self._weight(slot, phase) for slot in slots]
         self._gradients.start()
-        self._accumulate(slots, phase.epsilon, step)
+        self._accumulate(slots, weights, context, draw)
         self._gradients.sum_over(self._collective)
+        self._merge(slots, weights)
         losses = self._finite_losses(slots, step)
+        if self.stack.data.wants_scores:
+            self.stack.data.observe_scores(step, draw, self._gradients.scores)
         rate = self._update(slots, step)
         self._finish(step)
         return StepStats(step, rate, slots, losses)
 
-    def _accumulate(self, slots: Sequence[Slot], epsilon: float, step: int) -> None:
-        """Adds up the gradients of all networks on one batch, and notes their losses."""
+    def _context(self, step: int, draw: DataDraw) -> StepContext:
         place = self._collective
-        images, labels = self._batches.batch(step, place.rank, place.world_size)
-        images, labels = images.to(self._device), labels.to(self._device)
-        batch_loss = self.stack.distillation.for_batch(images, labels)
-        for index, slot in enumerate(slots):
-            loss = self._loss(slot, images, batch_loss, step)
-            (self.stack.gradient.weight(slot.role, epsilon) * loss).backward()
-            self._gradients.losses[index] = loss.detach()
+        images, labels = self._batches.batch(step, place.rank, place.world_size, positions=draw.positions_n)
 
-    def _loss(self, slot: Slot, images: Tensor, batch_loss: BatchLoss, step: int) -> Tensor:
-        """This rank's share of the slot's mean loss over the whole batch."""
+        def held_out(number: int) -> tuple[Tensor, Tensor]:
+            kept, their_labels = self._batches.held_out(number, place.rank, place.world_size)
+            return kept.to(self._device), their_labels.to(self._device)
+
+        return StepContext(
+            step=step,
+            supernet=self.supernet,
+            images=images.to(self._device),
+            labels_n=labels.to(self._device),
+            collective=place,
+            held_out=held_out,
+        )
+
+    def _weight(self, slot: Slot, phase: Phase) -> float:
+        return self.stack.gradient.weight(slot.role, phase.epsilon) * slot.importance
+
+    def _accumulate(
+        self, slots: Sequence[Slot], weights: Sequence[float], context: StepContext, draw: DataDraw
+    ) -> None:
+        """Adds up the gradients of all networks on one batch, and notes their losses."""
+        batch_loss = self.stack.distillation.for_batch(context.images, context.labels_n)
+        normalise = self.stack.batch_norm.normaliser(self._collective)
+        part = self._part_of_batch(len(context.labels_n))
+        num_own = 0
+        for index, (slot, weight) in enumerate(zip(slots, weights, strict=True)):
+            logits = self._logits(slot, context, normalise)
+            losses_n = batch_loss(slot, logits)
+            self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
+            if index == 0 and self.stack.data.wants_scores:
+                (by_logits,) = torch.autograd.grad(losses_n.sum(), logits, retain_graph=True)
+                self._gradients.scores[part] = by_logits.norm(dim=1)
+            loss = self._mean(losses_n, draw, part)
+            own_loss = self.stack.sampler.own_loss() if index == 0 else None
+            if self._has_own_part(slot):
+                # Weighed when it is merged: what is observed is the network's gradient as it is.
+                num_own += 1
+                self._gradients.collect(num_own)
+            else:
+                self._gradients.collect(0)
+                loss = weight * loss
+            (loss if own_loss is None else loss + own_loss).backward()
+
+    def _has_own_part(self, slot: Slot) -> bool:
+        return self.stack.sampler.wants_slot_gradients and slot.role is Role.RANDOM
+
+    def _part_of_batch(self, num_images: int) -> slice:
+        start = self._collective.rank * num_images
+        return slice(start, start + num_images)
+
+    def _logits(self, slot: Slot, context: StepContext, normalise: Normaliser) -> Tensor:
         dropout = self.stack.regularisation.dropout(slot.role)
-        if dropout > 0:
-            with torch_seeded(self.stack.seed, Stream.DROPOUT, step, self._collective.rank, self._device):
-                logits = self.supernet(images, slot.architecture, dropout=dropout)
-        else:
-            logits = self.supernet(images, slot.architecture)
-        return batch_loss(slot.role, logits).sum() / self._batches.batch_size
+        if dropout == 0:
+            return self._forward(slot, context, normalise, dropout)
+        rank = self._collective.rank
+        with torch_seeded(self.stack.seed, Stream.DROPOUT, context.step, rank, self._device):
+            return self._forward(slot, context, normalise, dropout)
+
+    def _forward(self, slot: Slot, context: StepContext, normalise: Normaliser, dropout: float) -> Tensor:
+        logits: Tensor = self.supernet(
+            context.images, slot.architecture, dropout=dropout, normalise=normalise
+        )
+        return logits
+
+    def _mean(self, losses_n: Tensor, draw: DataDraw, part: slice) -> Tensor:
+        """This rank's share of the mean loss over the whole batch."""
+        if draw.weights_n is not None:
+            losses_n = losses_n * torch.from_numpy(draw.weights_n[part]).to(losses_n)
+        return losses_n.sum() / self._batches.batch_size
+
+    def _merge(self, slots: Sequence[Slot], weights: Sequence[float]) -> None:
+        own = [w for slot, w in zip(slots, weights, strict=True) if self._has_own_part(slot)]
+        # A phase may have fewer random networks than the recipe; their parts hold zeros.
+        self._gradients.merge(own + [0.0] * (len(self._gradients.parts) - 1 - len(own)))
 
     def _finite_losses(self, slots: Sequence[Slot], step: int) -> tuple[float, ...]:
         losses = tuple(self._gradients.losses[: len(slots)].tolist())
@@ -230,7 +321,8 @@ class Trainer:
         self.supernet.load_state_dict(state.weights)
         load_optimizer_tensors(self._optimizer, self.supernet, state.optimizer)
         for name, strategy in self.stack.strategies.items():
-            strategy.load_state_dict(state.strategies[name])
+            # Those of an older release had no state to keep.
+            strategy.load_state_dict(state.strategies.get(name, {}))
         self.step = state.step
         found = differences(state.environment, self._environment())
         self.departures = (*state.departures, *(f"step {state.step}: {line}" for line in found))

@@ -20,7 +20,7 @@ from nas.client import (
     WaitTimeoutError,
 )
 from nas.job import JobKind, JobState
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from nas.store import supernets
 from nas.trial import Provenance, wilson_interval
 from tests.api.conftest import ACCURACIES, DIGITS

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from api.schemas.recipes import Recipe as RecipeRequest
 from nas.fields import InvalidFieldError
-from nas.recipe import RECIPE_FIELDS, RECIPES, Recipe, recipe_from_json
+from nas.recipe import RECIPE_FIELDS, Recipe
+from nas.recipes import RECIPES, recipe_from_json
 from nas.store import supernets
 from tests.api.conftest import DIGITS
 from tests.api.test_http_conventions import problem_of

@@ -9,7 +9,7 @@ import pytest
 
 from nas.client import Client, NotReadyError, RequestRefusedError, ResourceNotFoundError
 from nas.job import JobKind, JobState
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from nas.store import supernets
 from tests.api.conftest import DIGITS
 from tests.api.weights import SPACE, bundle_file, card, supernet_file, with_content

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.errors import InvalidRequestError
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from supernet.data import (
     Augmentation,
     DataSource,

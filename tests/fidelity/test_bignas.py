@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.layers import LayerKind
-from nas.recipe import RECIPES
+from nas.recipes import RECIPES
 from search_spaces import SPACES
 from supernet.batchnorm import recalibrate
 from supernet.elastic.batch_norm import normalise_by_batch
@@ -21,6 +21,8 @@ from tests.training.toy import (
     RecordingSupernet,
     ToyBatches,
     gradients_of,
+    slot_in,
+    slots_of,
     toy_recipe,
     toy_supernet,
     toy_trainer,
@@ -68,7 +70,7 @@ def test_a_random_networks_differ_within_a_step_between_steps_and_between_seeds(
         slot.architecture
         for stack in stacks
         for step in range(20)
-        for slot in stack.sampler.propose(stack.shrink.phase(step), step)
+        for slot in slots_of(stack, step)
         if slot.role is Role.RANDOM
     ]
     assert len(set(drawn)) == len(drawn) == 80
@@ -86,8 +88,8 @@ def students_loss(images, labels, supernet, architecture):
     batch_loss = SoftDistillation(label_smoothing=0.1).for_batch(images, labels)
     teacher = supernet(images, supernet.space.largest())
     teacher.retain_grad()
-    batch_loss(Role.MAX, teacher)
-    return batch_loss(Role.RANDOM, supernet(images, architecture)), teacher
+    batch_loss(slot_in(Role.MAX), teacher)
+    return batch_loss(slot_in(Role.RANDOM), supernet(images, architecture)), teacher
 
 
 def test_b_no_gradient_of_a_student_reaches_the_logits_of_its_teacher():
@@ -112,16 +114,18 @@ def test_b_a_students_loss_is_the_soft_cross_entropy_at_temperature_1():
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(2, 6, 4, generator=generator)
     batch_loss = SoftDistillation(label_smoothing=0.1).for_batch(torch.empty(0), torch.zeros(6).long())
-    batch_loss(Role.MAX, teacher)
+    batch_loss(slot_in(Role.MAX), teacher)
     expected = -(teacher.softmax(1) * student.log_softmax(1)).sum(1)
-    torch.testing.assert_close(batch_loss(Role.MIN, student), expected)
+    torch.testing.assert_close(batch_loss(slot_in(Role.MIN), student), expected)
 
 
 def test_b_the_teacher_learns_from_smoothed_labels():
     logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
     batch_loss = SoftDistillation(label_smoothing=0.1).for_batch(torch.empty(0), labels)
     target = 0.9 * F.one_hot(labels, 4) + 0.1 / 4
-    torch.testing.assert_close(batch_loss(Role.MAX, logits), -(target * logits.log_softmax(1)).sum(1))
+    torch.testing.assert_close(
+        batch_loss(slot_in(Role.MAX), logits), -(target * logits.log_softmax(1)).sum(1)
+    )
 
 
 # (c)
@@ -185,7 +189,7 @@ def individual_gradients(supernet, images, labels, slots):
     for index in range(len(slots)):
         supernet.zero_grad()
         batch_loss = SoftDistillation(label_smoothing=0.1).for_batch(images, labels)
-        losses = [batch_loss(slot.role, supernet(images, slot.architecture)).mean() for slot in slots]
+        losses = [batch_loss(slot, supernet(images, slot.architecture)).mean() for slot in slots]
         losses[index].backward()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in supernet.parameters()]
         gradients.append(torch.cat([part.flatten() for part in parts]))
@@ -198,7 +202,7 @@ def test_d_the_gradient_of_a_step_is_the_sum_of_the_individual_gradients():
     wake_gammas(trainer.supernet).train()
     images, labels = ToyBatches(dtype=torch.float64).batch(0)
     stack = trainer.stack
-    slots = stack.sampler.propose(stack.shrink.phase(0), 0)
+    slots = slots_of(stack, 0)
     alone = individual_gradients(trainer.supernet, images, labels, slots)
 
     trainer.train_step(0)
@@ -236,9 +240,9 @@ def test_e_the_dropout_mask_depends_on_the_step_and_on_nothing_before_it():
         return trainer.supernet.calls[0][3]
 
     class ConstantBatches(ToyBatches):
-        def batch(self, step, rank=0, world_size=1):
+        def batch(self, step, rank=0, world_size=1, *, positions=None):
             del step
-            return super().batch(0, rank, world_size)
+            return super().batch(0, rank, world_size, positions=positions)
 
     assert torch.equal(largest_logits(3, disturb=0), largest_logits(3, disturb=5))
     assert not torch.equal(largest_logits(3, disturb=0), largest_logits(4, disturb=0))
@@ -333,8 +337,6 @@ def test_resolution_is_elastic_during_training():
     supernet = Supernet(SPACES["micro"], num_classes=4)
     stack = build_stack(toy_recipe(), supernet.space, steps_per_epoch=10, seed=0)
     sizes = {
-        supernet.lower(slot.architecture)[0].in_height
-        for step in range(10)
-        for slot in stack.sampler.propose(stack.shrink.phase(step), step)
+        supernet.lower(slot.architecture)[0].in_height for step in range(10) for slot in slots_of(stack, step)
     }
     assert sizes == {24, 28, 32}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nas.recipe import RECIPES
+from nas.recipes import RECIPES
 from search_spaces import SPACES
 from supernet.training import build_stack
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas.recipe import ClipKind
+from nas.recipe_choices import ClipKind
+from nas.subspace import SubSpace
 from search_spaces import SPACES
 from supernet.training.collective import SingleProcess
 from supernet.training.distillation import SoftDistillation
@@ -15,11 +16,11 @@ from supernet.training.gradient import FlatGradients, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, Warmup
 from supernet.training.memory import tune_malloc
 from supernet.training.optimizer import build_optimizer
-from supernet.training.paths import Role, SandwichSampler, UniformSampler, uniform_log_probability
+from supernet.training.paths import Role, SandwichSampler, UniformPaths, UniformSampler
 from supernet.training.regularisation import parameter_groups
 from supernet.training.rng import Stream, generator_for, torch_seeded
 from supernet.training.shrink import Phase, StaticSchedule
-from tests.training.toy import toy_recipe, toy_supernet
+from tests.training.toy import slot_in, step_context, toy_recipe, toy_supernet
 
 
 def test_the_cosine_meets_its_ends_and_never_goes_below_the_floor():
@@ -71,26 +72,29 @@ def test_seeding_torch_is_undone():
 
 
 def test_the_log_probability_is_that_of_uniform_choices():
-    space = SPACES["micro_8"]
-    largest, smallest = space.largest(), space.smallest()
+    space = SubSpace(SPACES["micro_8"])
     # 4 widths of 2, 4 depths of 3, and kernel and expansion, of 3 each, of the blocks there are.
-    assert uniform_log_probability(space, smallest) == pytest.approx(-log(2**4 * 3**4 * 9**4))
-    assert uniform_log_probability(space, largest) == pytest.approx(-log(2**4 * 3**4 * 9**12))
-    slots = UniformSampler(0).propose(Phase(space=space, num_random=3), 0)
+    assert space.log_probability(space.smallest()) == pytest.approx(-log(2**4 * 3**4 * 9**4))
+    assert space.log_probability(space.largest()) == pytest.approx(-log(2**4 * 3**4 * 9**12))
+    slots = UniformSampler(UniformPaths(0)).propose(Phase(space=space, num_random=3), step_context(0))
     assert all(0 < exp(slot.log_probability) < 1 for slot in slots)
 
 
 def test_slots_do_not_depend_on_which_steps_came_before():
-    schedule = StaticSchedule(SPACES["micro"], num_random=2)
-    forward = [SandwichSampler(3).propose(schedule.phase(step), step) for step in range(5)]
-    sampler = SandwichSampler(3)
-    backward = [sampler.propose(schedule.phase(step), step) for step in reversed(range(5))]
+    schedule = StaticSchedule(SubSpace(SPACES["micro"]), num_random=2)
+
+    def drawn_at(steps):
+        sampler = SandwichSampler(UniformPaths(3))
+        return [sampler.propose(schedule.phase(step), step_context(step)) for step in steps]
+
+    forward, backward = drawn_at(range(5)), drawn_at(reversed(range(5)))
     assert forward == backward[::-1]
 
 
 def test_epsilon_0_runs_the_largest_network_alone():
-    phase = Phase(space=SPACES["micro"], num_random=2, epsilon=0.0)
-    assert [slot.role for slot in SandwichSampler(0).propose(phase, 0)] == [Role.MAX]
+    phase = Phase(space=SubSpace(SPACES["micro"]), num_random=2, epsilon=0.0)
+    slots = SandwichSampler(UniformPaths(0)).propose(phase, step_context(0))
+    assert [slot.role for slot in slots] == [Role.MAX]
 
 
 def test_epsilon_weighs_every_network_but_the_largest():
@@ -101,7 +105,7 @@ def test_epsilon_weighs_every_network_but_the_largest():
 def test_a_student_before_its_teacher_is_a_bug_and_says_so():
     batch_loss = SoftDistillation(label_smoothing=0.0).for_batch(torch.empty(0), torch.zeros(2).long())
     with pytest.raises(RuntimeError, match="'random' came before 'max'"):
-        batch_loss(Role.RANDOM, torch.zeros(2, 4))
+        batch_loss(slot_in(Role.RANDOM), torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_gradients_within_the_norm_are_left_alone():
 
 def test_backward_passes_add_to_one_buffer():
     layers = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1), nn.Linear(7, 7))
-    gradients = FlatGradients(layers.parameters())
+    gradients = FlatGradients(layers)
     gradients.values.fill_(9.0)
     gradients.start()
     x = torch.ones(4, 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nas.errors import InvalidRequestError
-from nas.recipe import RECIPES
+from nas.recipes import RECIPES
 from supernet.training import Trainer, TrainingDivergedError, build_stack
 from supernet.training.paths import Role
 from tests.training.toy import ToyBatches, toy_recipe, toy_supernet, toy_trainer
@@ -84,8 +84,8 @@ def test_strategies_are_called_at_their_moments(monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_weights():
     class Broken(ToyBatches):
-        def batch(self, step, rank=0, world_size=1):
-            images, labels = super().batch(step, rank, world_size)
+        def batch(self, step, rank=0, world_size=1, *, positions=None):
+            images, labels = super().batch(step, rank, world_size, positions=positions)
             return images * float("nan"), labels
 
     recipe = toy_recipe()

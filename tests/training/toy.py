@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import torch
 
-from nas.recipe import RECIPES
+from nas.recipes import RECIPES
 from search_spaces import SPACES
 from supernet.network import Supernet
-from supernet.training import Trainer, build_stack
+from supernet.training import SingleProcess, Trainer, build_stack
+from supernet.training.paths import Slot, StepContext
 
 NUM_CLASSES = 4
 
@@ -18,19 +19,34 @@ class ToyBatches:
     def __init__(self, *, batch_size=8, steps_per_epoch=4, seed=0, dtype=torch.float32):
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
+        self.num_images = batch_size * steps_per_epoch
         self._seed = seed
         self._dtype = dtype
         generator = torch.Generator().manual_seed(seed)
         self._pictures = torch.randn(NUM_CLASSES, 3, 8, 8, generator=generator)
 
-    def batch(self, step, rank=0, world_size=1):
+    def batch(self, step, rank=0, world_size=1, *, positions=None):
         generator = torch.Generator().manual_seed(1000 * self._seed + step)
         labels = torch.randint(NUM_CLASSES, (self.batch_size,), generator=generator)
         noise = torch.randn(self.batch_size, 3, 8, 8, generator=generator)
+        if positions is not None:
+            labels, noise = self._at(positions)
         images = (self._pictures[labels] + 0.5 * noise).to(self._dtype)
         share = self.batch_size // world_size
         part = slice(rank * share, (rank + 1) * share)
         return images[part].contiguous(memory_format=torch.channels_last), labels[part]
+
+    def held_out(self, number, rank=0, world_size=1):
+        return self.batch(10_000 + number, rank, world_size)
+
+    def _at(self, positions):
+        """Labels and noise of single images, each always the same."""
+        labels, noise = [], []
+        for position in positions:
+            generator = torch.Generator().manual_seed(5_000_000 + 1000 * self._seed + int(position))
+            labels.append(torch.randint(NUM_CLASSES, (1,), generator=generator))
+            noise.append(torch.randn(3, 8, 8, generator=generator))
+        return torch.cat(labels), torch.stack(noise)
 
 
 class RecordingSupernet(Supernet):
@@ -40,9 +56,9 @@ class RecordingSupernet(Supernet):
         super().__init__(*args, **kwargs)
         self.calls = []
 
-    def forward(self, images, architecture, statistics=None, *, dropout=0.0):
+    def forward(self, images, architecture, statistics=None, *, dropout=0.0, **more):
         before = torch.get_rng_state()
-        logits = super().forward(images, architecture, statistics, dropout=dropout)
+        logits = super().forward(images, architecture, statistics, dropout=dropout, **more)
         moved = not torch.equal(before, torch.get_rng_state())
         if logits.requires_grad:
             logits.retain_grad()
@@ -63,8 +79,38 @@ def toy_trainer(*, kind=Supernet, recipe=None, seed=0, dtype=torch.float32, coll
     recipe = recipe or toy_recipe()
     supernet = toy_supernet(kind, seed=seed, kernel_transform=recipe.kernel_transform).to(dtype)
     batches = ToyBatches(batch_size=recipe.batch_size, dtype=dtype)
-    stack = build_stack(recipe, supernet.space, steps_per_epoch=batches.steps_per_epoch, seed=seed)
+    stack = build_stack(
+        recipe,
+        supernet.space,
+        steps_per_epoch=batches.steps_per_epoch,
+        seed=seed,
+        num_images=batches.num_images,
+    )
     return Trainer(supernet, batches, stack, collective=collective, data_id=data_id)
+
+
+def step_context(step, *, supernet=None, batches=None, collective=None):
+    """What a sampler sees at a step; of a supernet of no use where it is given none."""
+    batches = batches or ToyBatches()
+    images, labels = batches.batch(step)
+    return StepContext(
+        step=step,
+        supernet=supernet,
+        images=images,
+        labels_n=labels,
+        collective=collective or SingleProcess(),
+        held_out=batches.held_out,
+    )
+
+
+def slots_of(stack, step):
+    """What a stack proposes at a step."""
+    return stack.sampler.propose(stack.shrink.phase(step), step_context(step))
+
+
+def slot_in(role):
+    """A slot of which the role alone matters."""
+    return Slot(role, None)
 
 
 def wake_gammas(supernet):

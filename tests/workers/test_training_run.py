@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nas.recipe import recipe_from_json
+from nas.recipes import recipe_from_json
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from supernet.training.formats import NewerFormatError

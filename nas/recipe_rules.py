@@ -1,0 +1,169 @@
+"""Which choices of a recipe go together, and why the others do not.
+
+Source of the verdicts: the papers of the methods where they speak of each other, else the algebra of the
+step. What no rule refuses composes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nas.fields import InvalidFieldError
+from nas.recipe_choices import (
+    DistillationKind,
+    OptimizerKind,
+    RandomPathKind,
+    RatePolicy,
+    RegularisedKind,
+    SamplerKind,
+    ScheduleKind,
+    TeacherKind,
+)
+
+if TYPE_CHECKING:
+    from nas.recipe import Recipe
+
+_USES_TEACHER = {DistillationKind.SOFT, DistillationKind.SOFT_HARD, DistillationKind.ALPHA}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """A combination that is refused."""
+
+    field: str
+    """The field whose value does not go with the others."""
+    applies: Callable[[Recipe], bool]
+    reason: str
+    remedy: str
+    allowed: str
+
+
+def check_combination(recipe: Recipe) -> None:
+    """Raise InvalidFieldError, with the reason, for the first rule that the choices break."""
+    for rule in _RULES:
+        if rule.applies(recipe):
+            value = _plain(getattr(recipe, rule.field))
+            raise InvalidFieldError(
+                f"{rule.field} {_quoted(value)} {rule.reason}; {rule.remedy}",
+                field=rule.field,
+                value=value,
+                allowed=rule.allowed,
+            )
+
+
+def _runs_largest(recipe: Recipe) -> bool:
+    return recipe.sampler is SamplerKind.SANDWICH
+
+
+_RULES = (
+    _Rule(
+        field="schedule",
+        applies=lambda r: r.schedule is ScheduleKind.DELAYED_EPSILON and not _runs_largest(r),
+        reason="begins with the largest network alone, and sampler 'uniform' does not run it",
+        remedy="choose sampler 'sandwich' or another schedule",
+        allowed="static or progressive with sampler uniform",
+    ),
+    _Rule(
+        field="schedule",
+        applies=lambda r: r.schedule is ScheduleKind.PROGRESSIVE and _runs_largest(r),
+        reason="trains random networks of its phase alone, and sampler 'sandwich' adds the largest and the "
+        "smallest to every step",
+        remedy="choose sampler 'uniform' or another schedule",
+        allowed="static or delayed_epsilon with sampler sandwich",
+    ),
+    _Rule(
+        field="schedule",
+        applies=lambda r: (
+            r.schedule is ScheduleKind.PROGRESSIVE and r.random_paths is not RandomPathKind.UNIFORM
+        ),
+        reason="changes the space from phase to phase, and what a path sampler learned in one phase says "
+        "nothing about the next",
+        remedy="choose random_paths 'uniform' or another schedule",
+        allowed="static or delayed_epsilon with these random_paths",
+    ),
+    _Rule(
+        field="schedule",
+        applies=lambda r: r.schedule is ScheduleKind.DELAYED_EPSILON and r.optimizer is OptimizerKind.RMSPROP,
+        reason="weighs gradients by an epsilon that stands for a learning rate, and optimizer 'rmsprop' "
+        "divides it out again",
+        remedy="choose optimizer 'sgd' or another schedule",
+        allowed="static or progressive with optimizer rmsprop",
+    ),
+    _Rule(
+        field="ramp_fraction",
+        applies=lambda r: r.schedule is ScheduleKind.DELAYED_EPSILON and r.ramp_fraction > r.delay_fraction,
+        reason="is longer than the delay that it ends",
+        remedy="choose a ramp_fraction of at most delay_fraction",
+        allowed="at most delay_fraction",
+    ),
+    _Rule(
+        field="channel_sort",
+        applies=lambda r: r.channel_sort and r.schedule is ScheduleKind.STATIC,
+        reason="happens before smaller widths are first trained, and schedule 'static' trains them from the "
+        "first step",
+        remedy="choose another schedule or leave channels unsorted",
+        allowed="false with schedule static",
+    ),
+    _Rule(
+        field="learning_rate_policy",
+        applies=lambda r: (
+            r.learning_rate_policy is RatePolicy.PHASED and r.schedule is not ScheduleKind.PROGRESSIVE
+        ),
+        reason="needs the phases of a progressive schedule",
+        remedy="choose schedule 'progressive' or another learning_rate_policy",
+        allowed="exponential or cosine without schedule progressive",
+    ),
+    _Rule(
+        field="distillation",
+        applies=lambda r: (
+            r.distillation in _USES_TEACHER and r.teacher is TeacherKind.IN_PLACE and not _runs_largest(r)
+        ),
+        reason="needs the largest network in every step as the teacher, and sampler 'uniform' does not run "
+        "it",
+        remedy="choose sampler 'sandwich' or distillation 'none'",
+        allowed="none with sampler uniform",
+    ),
+    _Rule(
+        field="teacher",
+        applies=lambda r: (
+            r.distillation in _USES_TEACHER
+            and r.teacher is TeacherKind.FROZEN
+            and r.schedule is ScheduleKind.STATIC
+        ),
+        reason="is a copy of the largest network trained alone, and schedule 'static' never trains it alone",
+        remedy="choose teacher 'in_place' or another schedule",
+        allowed="in_place with schedule static",
+    ),
+    _Rule(
+        field="dropout",
+        applies=lambda r: r.dropout > 0 and r.regularised is RegularisedKind.LARGEST and not _runs_largest(r),
+        reason="acts on the largest network alone, and sampler 'uniform' does not run it",
+        remedy="choose sampler 'sandwich', regularised 'all' or dropout 0",
+        allowed="0 with sampler uniform and regularised largest",
+    ),
+    _Rule(
+        field="num_random",
+        applies=lambda r: r.num_random == 0 and not _runs_largest(r),
+        reason="leaves sampler 'uniform' no network to train",
+        remedy="choose 1 or more",
+        allowed="1 or more with sampler uniform",
+    ),
+    _Rule(
+        field="random_paths",
+        applies=lambda r: r.random_paths is RandomPathKind.SHIFT and r.held_out_fraction == 0,
+        reason="learns from images that the weights are not trained on, and held_out_fraction is 0",
+        remedy="choose a held_out_fraction above 0, such as 0.04",
+        allowed="any other with held_out_fraction 0",
+    ),
+)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _quoted(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)

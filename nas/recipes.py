@@ -1,0 +1,107 @@
+"""The recipes that have a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from nas.errors import InvalidRequestError
+from nas.recipe import RECIPE_FIELDS, Recipe
+from nas.recipe_choices import (
+    ClipKind,
+    DataSamplerKind,
+    DistillationKind,
+    RandomPathKind,
+    RatePolicy,
+    RecipeName,
+    RegularisedKind,
+    SamplerKind,
+    ScheduleKind,
+    TeacherKind,
+)
+
+_SPOS = Recipe(
+    name=RecipeName.SPOS,
+    sampler=SamplerKind.UNIFORM,
+    num_random=1,
+    distillation=DistillationKind.NONE,
+    dropout=0.0,
+)
+
+RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
+    {
+        RecipeName.BIGNAS: Recipe(),
+        RecipeName.SPOS: _SPOS,
+        RecipeName.OFA: Recipe(
+            name=RecipeName.OFA,
+            schedule=ScheduleKind.PROGRESSIVE,
+            channel_sort=True,
+            sampler=SamplerKind.UNIFORM,
+            num_random=4,
+            distillation=DistillationKind.SOFT_HARD,
+            teacher=TeacherKind.FROZEN,
+            learning_rate_policy=RatePolicy.PHASED,
+            weight_decay=3e-5,
+            dropout=0.1,
+            regularised=RegularisedKind.ALL,
+            kernel_transform=True,
+        ),
+        RecipeName.DEPS: Recipe(
+            name=RecipeName.DEPS,
+            schedule=ScheduleKind.DELAYED_EPSILON,
+            learning_rate_policy=RatePolicy.COSINE,
+            floor_fraction=2.5e-3 / 2.6,
+            weight_decay=3e-5,
+            dropout=0.1,
+        ),
+        RecipeName.PANDA: replace(
+            _SPOS,
+            name=RecipeName.PANDA,
+            random_paths=RandomPathKind.IMPORTANCE,
+            data_sampler=DataSamplerKind.IMPORTANCE,
+            learning_rate_policy=RatePolicy.COSINE,
+            floor_fraction=1e-6,
+            weight_decay=2.5e-4,
+            label_smoothing=0.0,
+            clip=ClipKind.NORM,
+            clip_threshold=5.0,
+        ),
+        RecipeName.SHIFTNAS: replace(
+            _SPOS,
+            name=RecipeName.SHIFTNAS,
+            random_paths=RandomPathKind.SHIFT,
+            held_out_fraction=50_000 / 1_281_167,
+        ),
+        RecipeName.ATTENTIVE: Recipe(
+            name=RecipeName.ATTENTIVE,
+            random_paths=RandomPathKind.ATTENTIVE,
+            learning_rate_policy=RatePolicy.COSINE,
+            floor_fraction=1e-6,
+        ),
+        RecipeName.ALPHANET: Recipe(
+            name=RecipeName.ALPHANET,
+            distillation=DistillationKind.ALPHA,
+            learning_rate_policy=RatePolicy.COSINE,
+            floor_fraction=1e-6,
+        ),
+    }
+)
+"""By name; a request overrides their fields."""
+
+
+def recipe_from_json(request: Mapping[str, Any]) -> Recipe:
+    """The named recipe ('bignas' unless `name` says otherwise) with the request's fields in place of its own.
+
+    A whole recipe is read back as it is. Raises InvalidRequestError naming the field, its value and what
+    is allowed.
+    """
+    by_name = {field.name: field for field in RECIPE_FIELDS}
+    for name in request:
+        if name not in by_name:
+            raise InvalidRequestError(
+                f"recipe field {name!r} is unknown; the fields are {', '.join(by_name)}; leave it out"
+            )
+    named = by_name["name"].checked(request.get("name", RecipeName.BIGNAS), owner="recipe")
+    return replace(RECIPES[named], **request)
