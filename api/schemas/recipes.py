@@ -34,11 +34,14 @@ def _override(field: CheckedField) -> tuple[Any, Any]:
 
 
 def _defaults(field: CheckedField) -> str:
-    """Such as 'Default: 0.2 in bignas, 0.0 in spos.'"""
-    values = {name: json.dumps(recipe.to_json()[field.name]) for name, recipe in RECIPES.items()}
-    if len(set(values.values())) == 1:
-        return f"Default: {values[RecipeName.BIGNAS]}."
-    return f"Default: {', '.join(f'{value} in {name}' for name, value in values.items())}."
+    """Such as 'Default: 0.2; 0.0 in spos, panda.'"""
+    names_by_value: dict[str, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        names_by_value.setdefault(json.dumps(recipe.to_json()[field.name]), []).append(name.value)
+    # The first recipe is the one that a request without a name gets.
+    default, *others = names_by_value
+    exceptions = [f"{value} in {', '.join(names_by_value[value])}" for value in others]
+    return f"Default: {'; '.join([default, *exceptions])}."
 
 
 Recipe = create_model(

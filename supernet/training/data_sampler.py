@@ -33,7 +33,7 @@ class DataSampler(Strategy, ABC):
         """A pure function of the step and of what was observed before its epoch: the same on every rank."""
 
     def observe_scores(self, step: int, draw: DataDraw, scores_n: Tensor) -> None:
-        """For each image of the draw, over all ranks, the norm of the first slot's loss gradient by logits."""
+        """For each image of the draw, over all ranks, the norm of the first slot's gradient by logits."""
 
 
 class UniformData(DataSampler):

@@ -15,7 +15,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """Keeps draws for different purposes apart. Data order, augmentation and held-out images use 0 to 2 themselves."""
+    """Keeps draws for different purposes apart. Data order, augmentation and held-out images use 0 to 2."""
 
     PATH = 16
     DROPOUT = 17

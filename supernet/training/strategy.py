@@ -29,7 +29,7 @@ class Strategy:
         """Before anything of the step is drawn: the moment to change shared weights, momentum included."""
 
     def observe(self, step: int, slots: Sequence[Slot], gradients: FlatGradients) -> None:
-        """Gradients summed over ranks, not yet clipped; those of single slots where a sampler asked for them."""
+        """Gradients summed over ranks, not yet clipped; also of single slots where a sampler wants them."""
 
     def end_epoch(self, epoch: int) -> None:
         """After the last step of an epoch, counted from 0."""
