@@ -33,7 +33,7 @@ def test_a_data_set_shows_what_the_import_found(client, worker):
     assert dataset["spec"]["split"]["val_fraction"] == 0.1
     assert (dataset["display_name"], dataset["labels"]) == ("digits", {"team": "vision"})
     worker.import_dataset()
-    dataset = dataset.wait(timeout=10)
+    dataset = dataset.wait(timeout=60)
     assert dataset["class_names"] == [str(digit) for digit in range(10)]
     assert dataset["counts"] == {"train": 1000, "calibration": 256, "val": NUM_VAL, "test": 300}
     assert (dataset["num_unreadable"], dataset["stored_rule"]) == (0, "one channel, 8 x 8 pixels")
@@ -64,7 +64,7 @@ def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):
     }
     worker.import_dataset()
     worker.train()
-    supernet = supernet.wait(timeout=10)
+    supernet = supernet.wait(timeout=60)
     assert supernet["checkpoint"] == CHECKPOINT
     assert supernet["progress"] == {"phase": "work", "done": 1, "total": 2, "eta_seconds": None}
     assert supernet["curves"] == supernet.curves()
@@ -254,7 +254,7 @@ def test_waiting_shows_progress_and_ends_with_the_job(client, untrained, worker)
     worker.import_dataset()
     worker.fail(JobKind.TRAIN, "the images are too small")
     with pytest.raises(JobFailedError, match="too small"):
-        client.supernets.wait(untrained.id, timeout=10)
+        client.supernets.wait(untrained.id, timeout=60)
 
 
 def test_cancelling_is_idempotent_until_the_job_has_ended_otherwise(client, untrained, worker, search):

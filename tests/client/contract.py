@@ -32,7 +32,7 @@ async def trained(client, worker):
     supernet = await client.supernets.create(dataset.id, "micro_8", recipe={"epochs": 3})
     worker.import_dataset()
     worker.train()
-    return await supernet.wait(timeout=10)
+    return await supernet.wait(timeout=60)
 
 
 async def the_whole_path_ends_in_files(client, worker, folder):
@@ -40,7 +40,7 @@ async def the_whole_path_ends_in_files(client, worker, folder):
     assert [point["train_loss"] for point in await supernet.curves()] == [2.0]
     search = await client.searches.create(supernet.id, 5, constraints={"max_macs": "100%"})
     worker.search(ladder(5), [100, 140, 120, 180, 190])
-    search = await search.wait(timeout=10)
+    search = await search.wait(timeout=60)
     assert [trial["number"] async for trial in search.trials()] == [0, 1, 2, 3, 4]
     front = await search.pareto()
     assert [point["number"] for point in front] == [0, 1, 3, 4]
@@ -49,7 +49,7 @@ async def the_whole_path_ends_in_files(client, worker, folder):
     assert len(await client.supernets.frontier(supernet.id, max_macs="99%")) == 3
     subnet = await best.specialise(display_name="small")
     worker.specialise(FILES)
-    subnet = await subnet.wait(timeout=10)
+    subnet = await subnet.wait(timeout=60)
     paths = await subnet.download(folder)
     assert {path.name: path.read_bytes() for path in paths} == FILES
 
@@ -101,11 +101,11 @@ async def an_ended_job_is_told_by_how_it_ended(client, worker, folder):
     dataset = await client.datasets.create(DIGITS)
     worker.fail(JobKind.IMPORT_DATASET, "broken images")
     with pytest.raises(JobFailedError, match="broken images"):
-        await dataset.wait(timeout=10)
+        await dataset.wait(timeout=60)
     other = await client.datasets.create(DIGITS)
     assert (await other.cancel())["state"] == "cancelled"
     with pytest.raises(JobCancelledError):
-        await other.wait(timeout=10)
+        await other.wait(timeout=60)
     assert (await client.jobs.cancel(other.job_id))["state"] == "cancelled"
     with pytest.raises(StateConflictError):
         await client.jobs.cancel(dataset.job_id)

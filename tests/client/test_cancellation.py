@@ -43,7 +43,7 @@ def test_cancelled_while_waiting_or_reading_events_the_client_goes_on(service_ur
                 async with asyncio.timeout(0.3):
                     await dataset.wait()
             worker.import_dataset()
-            assert (await dataset.wait(timeout=5)).state == "succeeded"
+            assert (await dataset.wait(timeout=60)).state == "succeeded"
 
     asyncio.run(run())
 

@@ -184,7 +184,7 @@ class Poller:
             thread.join()
 
     def _poll(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=10) as http:
+        with httpx.Client(base_url=self._url, timeout=60) as http:
             while not self._over.wait(0.1):
                 for path in list(self.paths):
                     self._ask(http, path)

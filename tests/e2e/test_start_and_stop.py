@@ -135,7 +135,7 @@ def test_a_killed_api_is_started_again(home):
     serving.wait_ready()
     (pid,) = [pid for pid, line in home.processes("-m api").items() if line.split()[1:] == ["-m", "api"]]
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "the api process ended with status -9" in serving.output, timeout_s=10, what="noticed")
+    wait_until(lambda: "the api process ended with status -9" in serving.output, timeout_s=60, what="noticed")
     with home.client() as client:
         assert client.version()
     stop(serving)

@@ -351,7 +351,7 @@ def test_a_reference_under_way_makes_the_deletion_wait_and_be_refused(database, 
             with pytest.raises(TimeoutError):
                 deletion.result(timeout=0.3)
         with pytest.raises(ResourceInUseError):
-            deletion.result(timeout=10)
+            deletion.result(timeout=60)
 
 
 def test_a_deletion_under_way_makes_the_reference_wait_and_find_nothing(database, make, end, pair):
@@ -365,7 +365,7 @@ def test_a_deletion_under_way_makes_the_reference_wait_and_find_nothing(database
             with pytest.raises(TimeoutError):
                 creation.result(timeout=0.3)
         with pytest.raises(NotFoundError, match=resource_id):
-            creation.result(timeout=10)
+            creation.result(timeout=60)
 
 
 def test_of_a_creation_and_a_deletion_at_once_one_finds_the_other(database, make, delete, end, pair):

@@ -179,7 +179,7 @@ def test_an_import_that_is_cancelled_ends_within_seconds(site, tmp_path):
         service.run()
     assert site.queue.get(dataset.job.id).state is JobState.CANCELLED
     # The import itself takes several times as long.
-    assert time.monotonic() - told[0] < 5
+    assert time.monotonic() - told[0] < 20
     assert list((site.home / CACHES).glob("*")) == []
 
 

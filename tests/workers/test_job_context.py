@@ -170,12 +170,14 @@ def test_a_database_that_is_back_within_the_lease_costs_nothing(unplug, draining
     queue = JobQueue(database)
     with database.begin() as session:
         job_id = JobQueue.enqueue(session, kind=JobKind.TRAIN, resource_id="sn_x", spec={}).id
-    lease = queue.claim("first", lease_s=LEASE_S)
-    with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
+    lease_s = 3 * LEASE_S
+    lease = queue.claim("first", lease_s=lease_s)
+    with JobContext(queue, lease, lease_s=lease_s, draining=draining) as context:
         allow(False)
-        time.sleep(LEASE_S / 2)
+        # A few heartbeats long.
+        time.sleep(lease_s / 4)
         allow(True)
-        time.sleep(LEASE_S)
+        time.sleep(lease_s)
         context.check()
         assert queue.sweep() == 0
         assert queue.get(job_id).state is JobState.RUNNING

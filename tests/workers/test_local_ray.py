@@ -49,6 +49,6 @@ def test_rays_http_ports_ask_for_the_token(local_ray):
     address = ray._private.worker.global_worker.node.runtime_env_agent_address
     request = urllib.request.Request(f"{address}/get_or_create_runtime_env", data=b"")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10)
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
     with refused.value:
         assert refused.value.code == 401

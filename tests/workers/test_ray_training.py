@@ -138,7 +138,7 @@ def test_what_no_rank_could_do_is_told_before_any_starts(digits, tmp_path, local
     started = time.monotonic()
     with pytest.raises(InvalidRequestError, match="a batch of 255 cannot be shared evenly by 2 workers"):
         train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert not (plan.checkpoints / "ray").exists()
 
 

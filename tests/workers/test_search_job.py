@@ -371,8 +371,10 @@ def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site,
             raise Killed
 
     alone, killed = add_trained(), add_trained()
-    first, second = (site.add_search(each, num_trials=NUM_TRIALS) for each in (alone, killed))
+    first = site.add_search(alone, num_trials=NUM_TRIALS)
     run_search(site, first.job.id, Beaten(site, alone))
+    # Not before: the worker of the first would take it up until it is told to stop.
+    second = site.add_search(killed, num_trials=NUM_TRIALS)
     with pytest.raises(Killed):
         run_search(site, second.job.id, Beaten(site, killed, die))
     run_search(site, second.job.id, Table())

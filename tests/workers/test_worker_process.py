@@ -41,7 +41,7 @@ def test_an_idle_worker_stops_at_once_when_told(database_url, tmp_path, number):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(number)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
