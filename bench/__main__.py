@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import best, cifar10, costs, depthwise, evaluation, images, pareto, plot, spinning, step
+from bench import best, cifar10, costs, deps, depthwise, evaluation, images, pareto, plot, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "best": best.main,
     "costs": costs.main,
+    "deps": deps.main,
     "depthwise": depthwise.main,
     "step": step.main,
     "evaluation": evaluation.main,
@@ -25,6 +26,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
 QUICK: dict[str, tuple[str, ...]] = {
     "best": ("--evaluations", "2000", "--requests", "2"),
     "costs": ("--architectures", "1000"),
+    "deps": ("--epochs", "2", "--seeds", "0"),
     "depthwise": ("--pairs", "1"),
     "step": ("--pairs", "1"),
     "evaluation": ("--pairs", "1", "--space", "micro"),

@@ -51,10 +51,13 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
         RecipeName.DEPS: Recipe(
             name=RecipeName.DEPS,
             schedule=ScheduleKind.DELAYED_EPSILON,
+            channel_sort=True,
+            warmup_fraction=0.0,
             learning_rate_policy=RatePolicy.COSINE,
             floor_fraction=2.5e-3 / 2.6,
             weight_decay=3e-5,
             dropout=0.1,
+            clip=ClipKind.NONE,
         ),
         RecipeName.PANDA: replace(
             _SPOS,

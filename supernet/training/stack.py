@@ -8,12 +8,13 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind, ScheduleKind
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
 from supernet.training.data_sampler import DataSampler, UniformData
+from supernet.training.delayed_epsilon import DelayedEpsilonSchedule
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
@@ -77,16 +78,17 @@ def build_stack(
     `num_images` are those that the weights learn from; None: as many as the steps of an epoch hold.
     """
     num_steps = recipe.epochs * steps_per_epoch
+    learning_rate = _learning_rate(recipe, num_steps)
     return Stack(
         recipe=recipe,
         seed=seed,
         num_steps=num_steps,
-        shrink=StaticSchedule(SubSpace(space), num_random=recipe.num_random),
+        shrink=_shrink(recipe, SubSpace(space), num_steps, learning_rate),
         data=UniformData(),
         sampler=_sampler(recipe, seed),
         distillation=_distillation(recipe),
         gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
-        learning_rate=_learning_rate(recipe, num_steps),
+        learning_rate=learning_rate,
         regularisation=LargestOnly(dropout=recipe.dropout),
         batch_norm=_batch_norm(recipe),
     )
@@ -105,6 +107,21 @@ def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 _STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm.__name__}
 """Of records made before a run had them: what was done then."""
+
+
+def _shrink(recipe: Recipe, space: SubSpace, num_steps: int, learning_rate: LearningRate) -> ShrinkSchedule:
+    match recipe.schedule:
+        case ScheduleKind.DELAYED_EPSILON:
+            return DelayedEpsilonSchedule(
+                space,
+                num_random=recipe.num_random,
+                num_delay_steps=round(recipe.delay_fraction * num_steps),
+                num_ramp_steps=round(recipe.ramp_fraction * num_steps),
+                learning_rate=learning_rate,
+                sorts_channels=recipe.channel_sort,
+            )
+        case _:
+            return StaticSchedule(space, num_random=recipe.num_random)
 
 
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:

@@ -1,5 +1,7 @@
 """The trainer: what a run does, in which order, and when it stops."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -14,8 +16,12 @@ def all_weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.supernet.parameters()])
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+REFUSED = [("deps", "rmsprop")]
+"""RMSProp divides epsilon out again."""
+TRAINED = [pair for pair in product(sorted(RECIPES), ["sgd", "rmsprop"]) if pair not in REFUSED]
+
+
+@pytest.mark.parametrize(("recipe", "optimizer"), TRAINED)
 def test_the_loss_falls(recipe, optimizer):
     rate = 0.1 if optimizer == "sgd" else 0.005
     trainer = toy_trainer(
