@@ -14,7 +14,8 @@ def all_weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.supernet.parameters()])
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
+# Of ofa the loss gets a second term in mid-run; that it learns is told in tests/fidelity/test_ofa.py.
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"ofa"}))
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 def test_the_loss_falls(recipe, optimizer):
     rate = 0.1 if optimizer == "sgd" else 0.005
