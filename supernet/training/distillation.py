@@ -108,9 +108,9 @@ class StudentLoss:
         target_nk = (teacher_nk / self.temperature).softmax(1)
         soft_n = F.cross_entropy(logits_nk / self.temperature, target_nk, reduction="none")
         losses_n = self.temperature**2 * soft_n
-        return (
-            losses_n + hard_loss(logits_nk, labels_n, self.label_smoothing) if self.keeps_labels else losses_n
-        )
+        if self.keeps_labels:
+            losses_n = losses_n + hard_loss(logits_nk, labels_n, self.label_smoothing)
+        return losses_n
 
 
 def hard_loss(logits_nk: Tensor, labels_n: Tensor, label_smoothing: float) -> Tensor:

@@ -19,7 +19,7 @@ from supernet.training.shrink import RESOLUTION
 
 _ALL = sys.maxsize
 _NUM_GPUS = 32
-"""On which the paper trained, 64 images each: its rates are given for one and multiplied."""
+"""As many as, with the code's 64 images each, make the batch of 2048 that the full network's rate is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,9 @@ PUBLISHED_PHASES = (
         num_networks=4, num_kernels=_ALL, num_depths=_ALL, num_widths=_ALL,
     ),
 )  # fmt: skip
-"""In the paper's order. The rates are the published code's for one GPU, times those of the paper; that of
-the full network is given as it is, for the whole batch."""
+"""In the paper's order. The published code gives a rate for one GPU and multiplies it by their number. It
+does not train the full network: that rate is the one with which DεpS's command trains it at batch 2048
+(0.1625 × 16), and its warm-up is as long as the others' for want of a source."""
 
 _LIMITS: Mapping[str, str] = MappingProxyType(
     {"kernel": "num_kernels", "depth": "num_depths", "expansion": "num_widths", "width": "num_widths"}
