@@ -95,8 +95,9 @@ class ProgressiveSchedule(ShrinkSchedule):
 def exposed_channels(supernet: Supernet, space: SubSpace) -> dict[str, tuple[int, ...]]:
     """For each layer by name, the numbers of output channels that it has in networks of this part.
 
-    A layer's channels depend on one expansion and one width at most, so all expansions may go together,
-    and all widths.
+    A layer's channels depend on one expansion and one width at most, so all expansions may go together, and
+    all widths. A layer that only networks of differing widths have, such as a shortcut with weights, is left
+    out: it shares its channels with one that is here.
     """
     exposed: defaultdict[str, set[int]] = defaultdict(set)
     for expansion in range(_most_options(space, "expansion")):
