@@ -60,8 +60,18 @@ class Recipe:
         "Whether channels are sorted by importance just before smaller widths are first trained "
         "(Once-for-All).",
     ] = False
+    restart_momentum: Annotated[
+        bool,
+        "Of schedule progressive: whether each phase begins with none (Once-for-All's code, whose phases are "
+        "runs of their own).",
+    ] = False
     sampler: Annotated[SamplerKind, "Which networks one step trains."] = SamplerKind.SANDWICH
-    num_random: Annotated[int, Interval(0, MAX_SLOTS - 2), "Random networks in one step."] = 2
+    num_random: Annotated[
+        int,
+        Interval(0, MAX_SLOTS - 2),
+        "Random networks in one step; with schedule progressive in one of its last phases, and a quarter of "
+        "them, then half, before.",
+    ] = 2
     random_paths: Annotated[RandomPathKind, "How the random networks are drawn."] = RandomPathKind.UNIFORM
     data_sampler: Annotated[DataSamplerKind, "Which images one epoch sees."] = DataSamplerKind.UNIFORM
     importance_limit: Annotated[
@@ -123,12 +133,15 @@ class Recipe:
     base_learning_rate: Annotated[
         float,
         Interval(1e-8, 100.0),
-        "The rate after warm-up, as it is: not scaled by the batch size. Gradients of networks are summed.",
+        "The rate after warm-up, as it is: not scaled by the batch size. Gradients of networks are summed. "
+        "With learning_rate_policy phased that of the first phase, to which the others keep the paper's "
+        "relation.",
     ] = 0.2
     warmup_fraction: Annotated[
         float,
         Interval(0.0, 0.9),
-        "Part of the run in which the rate rises to its base. AttentiveNAS: 5 epochs of 360.",
+        "Part of the run in which the rate rises to its base. AttentiveNAS: 5 epochs of 360. With "
+        "learning_rate_policy phased the same number of steps for each phase that has a warm-up.",
     ] = 0.05
     learning_rate_policy: Annotated[RatePolicy, "The shape of the rate after the warm-up."] = (
         RatePolicy.EXPONENTIAL
@@ -139,7 +152,9 @@ class Recipe:
         float, Interval(0.01, 1.0), "Part of an exponential run after which the floor is reached."
     ] = 0.9
     floor_fraction: Annotated[
-        float, Interval(1e-6, 1.0), "The smallest rate after the warm-up, as a part of the base."
+        float,
+        Interval(1e-6, 1.0),
+        "The smallest rate after the warm-up, as a part of the base, or of the highest rate of the phase.",
     ] = 0.05
     weight_decay: Annotated[
         float,

@@ -108,6 +108,27 @@ _RULES = (
         allowed="false with schedule static",
     ),
     _Rule(
+        field="restart_momentum",
+        applies=lambda r: r.restart_momentum and r.schedule is not ScheduleKind.PROGRESSIVE,
+        reason="happens at the start of a phase, and only schedule 'progressive' has phases",
+        remedy="choose schedule 'progressive' or let momentum live on",
+        allowed="false without schedule progressive",
+    ),
+    _Rule(
+        field="freeze_transforms",
+        applies=lambda r: r.freeze_transforms and r.schedule is not ScheduleKind.PROGRESSIVE,
+        reason="happens after the phase of kernels, and only schedule 'progressive' has one",
+        remedy="choose schedule 'progressive' or let transforms be trained",
+        allowed="false without schedule progressive",
+    ),
+    _Rule(
+        field="freeze_transforms",
+        applies=lambda r: r.freeze_transforms and not r.kernel_transform,
+        reason="needs kernel transforms to freeze",
+        remedy="choose kernel_transform true or freeze_transforms false",
+        allowed="false without kernel_transform",
+    ),
+    _Rule(
         field="learning_rate_policy",
         applies=lambda r: (
             r.learning_rate_policy is RatePolicy.PHASED and r.schedule is not ScheduleKind.PROGRESSIVE

@@ -43,9 +43,12 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
             distillation=DistillationKind.SOFT_HARD,
             teacher=TeacherKind.FROZEN,
             learning_rate_policy=RatePolicy.PHASED,
+            warmup_fraction=5 / 605,
+            floor_fraction=1e-6,
             weight_decay=3e-5,
             dropout=0.1,
             regularised=RegularisedKind.ALL,
+            clip=ClipKind.NONE,
             kernel_transform=True,
         ),
         RecipeName.DEPS: Recipe(

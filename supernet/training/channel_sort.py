@@ -7,7 +7,7 @@ and any order will do for the largest network as long as all layers that share t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,15 +24,15 @@ _MIXES_CHANNELS = (LayerKind.CONV, LayerKind.LINEAR)
 
 @torch.no_grad()
 def sort_channels(
-    supernet: Supernet, optimizer: Optimizer, *, exposed: Mapping[str, int] | None = None
+    supernet: Supernet, optimizer: Optimizer, *, exposed: Mapping[str, Collection[int]] | None = None
 ) -> None:
     """Sorts, in place, the channels of which some network uses only the first; momentum goes with them.
 
     A channel's importance is the L1 norm of the weights that read it (Once-for-All, Cai et al., ICLR 2020,
     section 3.3, and its code, which DεpS calls too): the projection's for the hidden channels of an inverted
     residual, and for the middle of its squeeze-excite the weights that lead out of it. `exposed` gives, for
-    layers by name, how many output channels smaller networks were trained with: these stay the first, and
-    are sorted among themselves.
+    layers by name, how many output channels networks were trained with so far, several numbers where widths
+    multiply: the first so many stay the first, and are sorted among themselves.
 
     Deviation: Once-for-All's code leaves momentum where it was, on other channels than it was gathered on;
     here every tensor that the optimizer keeps in a parameter's shape is permuted alongside.
@@ -42,7 +42,7 @@ def sort_channels(
     """
     for shared in _shared_channels(supernet):
         if shared.is_elastic:
-            firsts = [(exposed or {}).get(name, 0) for name in shared.written_by]
+            firsts = {number for name in shared.written_by for number in (exposed or {}).get(name, ())}
             order = _order(_importance(supernet, shared), firsts)
             for name in shared.written_by:
                 for parameter in _by_output_channel(_slot(supernet, name)):

@@ -16,7 +16,7 @@ from supernet.training.strategy import Strategy
 
 
 class FlatGradients:
-    """All gradients in one buffer, of which every `parameter.grad` is a view.
+    """All gradients in one buffer, of which `parameter.grad` is a view for every parameter that wants one.
 
     Backward passes add to the views, so one step needs one reduction whatever the number of networks,
     and a parameter that no network used has a gradient of exactly 0 on every rank.
@@ -59,9 +59,13 @@ class FlatGradients:
         self.collect(0)
 
     def collect(self, part: int) -> None:
-        """Backward passes add to this part from now on."""
+        """Backward passes add to this part from now on.
+
+        A parameter that wants no gradient has none, so that optimizers leave it alone; one of 0 they would
+        take for a reason to go on by momentum and decay.
+        """
         for name, parameter in self._parameters.items():
-            parameter.grad = self._views[part][name]
+            parameter.grad = self._views[part][name] if parameter.requires_grad else None
 
     def sum_over(self, collective: Collective) -> None:
         """Adds the other ranks' gradients, losses and scores: the step's one reduction."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Mapping
 from math import cos, pi
 
 from supernet.training.strategy import Strategy
@@ -56,3 +58,17 @@ class Warmup(LearningRate):
         if step < self._num_steps:
             return self._after.at(0) * (step + 1) / (self._num_steps + 1)
         return self._after.at(step - self._num_steps)
+
+
+class Phased(LearningRate):
+    """Rates one after another, each from its own beginning (Once-for-All)."""
+
+    def __init__(self, rates: Mapping[int, LearningRate]) -> None:
+        """Each by the step from which it holds; the first by 0."""
+        self._starts = sorted(rates)
+        self._rates = [rates[start] for start in self._starts]
+
+    def at(self, step: int) -> float:
+        """That of the phase, at the step counted from its beginning."""
+        place = bisect_right(self._starts, step) - 1
+        return self._rates[place].at(step - self._starts[place])

@@ -39,6 +39,18 @@ class LargestOnly(Regularisation):
         return self._dropout if role is Role.MAX else 0.0
 
 
+class EveryNetwork(Regularisation):
+    """Dropout for all networks alike (Once-for-All)."""
+
+    def __init__(self, *, dropout: float) -> None:
+        self._dropout = dropout
+
+    def dropout(self, role: Role) -> float:
+        """The rate, whatever the role."""
+        del role
+        return self._dropout
+
+
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for an optimizer: weights, which decay, and biases and batch norms, which do not."""
     kept = list(parameters)

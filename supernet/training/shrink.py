@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from nas.subspace import SubSpace
 from supernet.training.strategy import Strategy
 
+RESOLUTION = "resolution"
+"""The decision on the size of images: it takes no weights away, and so never shrinks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -19,6 +22,15 @@ class Phase:
     """Random networks in the step."""
     epsilon: float = 1.0
     """Weight of every network but the largest; at 0 the others are not run at all."""
+
+    @property
+    def trains_largest_alone(self) -> bool:
+        """Whether no other network is trained, whatever the resolution."""
+        return self.epsilon == 0 or all(
+            self.space.options(decision) == decision.options[-1:]
+            for decision in self.space.space.decisions
+            if decision.name != RESOLUTION
+        )
 
 
 class ShrinkSchedule(Strategy, ABC):

@@ -8,19 +8,37 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind, ScheduleKind
+from nas.recipe_choices import (
+    BatchNormKind,
+    DistillationKind,
+    RatePolicy,
+    RegularisedKind,
+    SamplerKind,
+    ScheduleKind,
+    TeacherKind,
+)
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
 from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.delayed_epsilon import DelayedEpsilonSchedule
-from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
+from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation, StudentLoss
+from supernet.training.frozen_teacher import FrozenTeacher
 from supernet.training.gradient import GradientPolicy, SummedGradients
-from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
+from supernet.training.learning_rate import (
+    CosineWithFloor,
+    ExponentialWithFloor,
+    LearningRate,
+    Phased,
+    Warmup,
+)
 from supernet.training.meter import LossMeter
-from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
-from supernet.training.regularisation import LargestOnly, Regularisation
+from supernet.training.paths import PathSampler, RandomPaths, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.progressive import ProgressiveSchedule
+from supernet.training.progressive_phases import RunPhase, phases_of_run
+from supernet.training.regularisation import EveryNetwork, LargestOnly, Regularisation
+from supernet.training.shared_resolution import SharedResolutionPaths
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
 
@@ -78,18 +96,19 @@ def build_stack(
     `num_images` are those that the weights learn from; None: as many as the steps of an epoch hold.
     """
     num_steps = recipe.epochs * steps_per_epoch
-    learning_rate = _learning_rate(recipe, num_steps)
+    learning_rate = _learning_rate(recipe, space, num_steps)
+    shrink = _shrink(recipe, space, num_steps, learning_rate)
     return Stack(
         recipe=recipe,
         seed=seed,
         num_steps=num_steps,
-        shrink=_shrink(recipe, SubSpace(space), num_steps, learning_rate),
+        shrink=shrink,
         data=UniformData(),
         sampler=_sampler(recipe, seed),
-        distillation=_distillation(recipe),
+        distillation=_distillation(recipe, shrink),
         gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
         learning_rate=learning_rate,
-        regularisation=LargestOnly(dropout=recipe.dropout),
+        regularisation=_regularisation(recipe),
         batch_norm=_batch_norm(recipe),
     )
 
@@ -109,27 +128,43 @@ _STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm
 """Of records made before a run had them: what was done then."""
 
 
-def _shrink(recipe: Recipe, space: SubSpace, num_steps: int, learning_rate: LearningRate) -> ShrinkSchedule:
+def _shrink(
+    recipe: Recipe, space: SearchSpace, num_steps: int, learning_rate: LearningRate
+) -> ShrinkSchedule:
     match recipe.schedule:
+        case ScheduleKind.STATIC:
+            return StaticSchedule(SubSpace(space), num_random=recipe.num_random)
+        case ScheduleKind.PROGRESSIVE:
+            return ProgressiveSchedule(
+                phases_of_run(space, num_steps),
+                num_random=recipe.num_random,
+                sorts_channels=recipe.channel_sort,
+                freezes_transforms=recipe.freeze_transforms,
+                restarts_momentum=recipe.restart_momentum,
+            )
         case ScheduleKind.DELAYED_EPSILON:
             return DelayedEpsilonSchedule(
-                space,
+                SubSpace(space),
                 num_random=recipe.num_random,
                 num_delay_steps=round(recipe.delay_fraction * num_steps),
                 num_ramp_steps=round(recipe.ramp_fraction * num_steps),
                 learning_rate=learning_rate,
                 sorts_channels=recipe.channel_sort,
             )
-        case _:
-            return StaticSchedule(space, num_random=recipe.num_random)
 
 
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:
     match recipe.sampler:
         case SamplerKind.SANDWICH:
-            return SandwichSampler(UniformPaths(seed))
+            return SandwichSampler(_random_paths(recipe, seed))
         case SamplerKind.UNIFORM:
-            return UniformSampler(UniformPaths(seed))
+            return UniformSampler(_random_paths(recipe, seed))
+
+
+def _random_paths(recipe: Recipe, seed: int) -> RandomPaths:
+    if recipe.schedule is ScheduleKind.PROGRESSIVE:
+        return SharedResolutionPaths(seed)
+    return UniformPaths(seed)
 
 
 def _batch_norm(recipe: Recipe) -> BatchNormPolicy:
@@ -140,18 +175,52 @@ def _batch_norm(recipe: Recipe) -> BatchNormPolicy:
             return SynchronisedBatchNorm()
 
 
-def _distillation(recipe: Recipe) -> Distillation:
+def _distillation(recipe: Recipe, shrink: ShrinkSchedule) -> Distillation:
     match recipe.distillation:
-        case DistillationKind.SOFT:
-            return SoftDistillation(label_smoothing=recipe.label_smoothing)
+        case DistillationKind.SOFT | DistillationKind.SOFT_HARD:
+            return _soft_distillation(recipe, shrink)
         case DistillationKind.NONE:
             return NoDistillation(label_smoothing=recipe.label_smoothing)
 
 
-def _learning_rate(recipe: Recipe, num_steps: int) -> LearningRate:
+def _soft_distillation(recipe: Recipe, shrink: ShrinkSchedule) -> Distillation:
+    options = {
+        "label_smoothing": recipe.label_smoothing,
+        "temperature": recipe.temperature,
+        "keeps_labels": recipe.distillation is DistillationKind.SOFT_HARD,
+    }
+    match recipe.teacher:
+        case TeacherKind.IN_PLACE:
+            return SoftDistillation(**options)
+        case TeacherKind.FROZEN:
+            return FrozenTeacher(StudentLoss(**options), shrink)
+
+
+def _regularisation(recipe: Recipe) -> Regularisation:
+    match recipe.regularised:
+        case RegularisedKind.LARGEST:
+            return LargestOnly(dropout=recipe.dropout)
+        case RegularisedKind.ALL:
+            return EveryNetwork(dropout=recipe.dropout)
+
+
+def _learning_rate(recipe: Recipe, space: SearchSpace, num_steps: int) -> LearningRate:
+    if recipe.learning_rate_policy is RatePolicy.PHASED:
+        phases = phases_of_run(space, num_steps)
+        return Phased({phase.first_step: _rate_of_phase(recipe, phase, num_steps) for phase in phases})
     num_warmup_steps = round(recipe.warmup_fraction * num_steps)
     num_left = num_steps - num_warmup_steps
     return Warmup(_after_warmup(recipe, num_left), num_steps=num_warmup_steps)
+
+
+def _rate_of_phase(recipe: Recipe, phase: RunPhase, num_steps: int) -> LearningRate:
+    """A warm-up where the phase has one, then half a cosine; the warm-up is a part of the run, not of it."""
+    num_warmup_steps = round(recipe.warmup_fraction * num_steps) if phase.published.has_warmup else 0
+    num_warmup_steps = min(num_warmup_steps, phase.num_steps)
+    peak = recipe.base_learning_rate * phase.published.relative_rate
+    num_left = phase.num_steps - num_warmup_steps
+    cosine = CosineWithFloor(peak, floor=recipe.floor_fraction, num_steps=num_left)
+    return Warmup(cosine, num_steps=num_warmup_steps)
 
 
 def _after_warmup(recipe: Recipe, num_steps: int) -> LearningRate:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import InvalidRequestError, NasError
-from supernet.elastic.batch_norm import Normaliser
 from supernet.network import Supernet
 from supernet.training.collective import Collective, SingleProcess
 from supernet.training.data_sampler import DataDraw
@@ -194,6 +193,7 @@ class Trainer:
             labels_n=labels.to(self._device),
             collective=place,
             held_out=held_out,
+            normalise=self.stack.batch_norm.normaliser(place),
         )
 
     def _weight(self, slot: Slot, phase: Phase) -> float:
@@ -203,12 +203,13 @@ class Trainer:
         self, slots: Sequence[Slot], weights: Sequence[float], context: StepContext, draw: DataDraw
     ) -> None:
         """Adds up the gradients of all networks on one batch, and notes their losses."""
-        batch_loss = self.stack.distillation.for_batch(context.images, context.labels_n)
-        normalise = self.stack.batch_norm.normaliser(self._collective)
+        batch_loss = self.stack.distillation.for_batch(
+            context.images, context.labels_n, normalise=context.normalise
+        )
         part = self._part_of_batch(len(context.labels_n))
         num_own = 0
         for index, (slot, weight) in enumerate(zip(slots, weights, strict=True)):
-            logits = self._logits(slot, context, normalise)
+            logits = self._logits(slot, index, context)
             losses_n = batch_loss(slot, logits)
             self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
             if index == 0 and self.stack.data.wants_scores:
@@ -232,17 +233,18 @@ class Trainer:
         start = self._collective.rank * num_images
         return slice(start, start + num_images)
 
-    def _logits(self, slot: Slot, context: StepContext, normalise: Normaliser) -> Tensor:
+    def _logits(self, slot: Slot, index: int, context: StepContext) -> Tensor:
         dropout = self.stack.regularisation.dropout(slot.role)
         if dropout == 0:
-            return self._forward(slot, context, normalise, dropout)
-        rank = self._collective.rank
-        with torch_seeded(self.stack.seed, Stream.DROPOUT, context.step, rank, self._device):
-            return self._forward(slot, context, normalise, dropout)
+            return self._forward(slot, context, dropout)
+        # Each network drops features of its own, on each rank.
+        draw = index * self._collective.world_size + self._collective.rank
+        with torch_seeded(self.stack.seed, Stream.DROPOUT, context.step, draw, self._device):
+            return self._forward(slot, context, dropout)
 
-    def _forward(self, slot: Slot, context: StepContext, normalise: Normaliser, dropout: float) -> Tensor:
+    def _forward(self, slot: Slot, context: StepContext, dropout: float) -> Tensor:
         logits: Tensor = self.supernet(
-            context.images, slot.architecture, dropout=dropout, normalise=normalise
+            context.images, slot.architecture, dropout=dropout, normalise=context.normalise
         )
         return logits
 

@@ -126,5 +126,30 @@ def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(request_js
     assert "with sampler uniform" in refusal.value.allowed
 
 
+@pytest.mark.parametrize(
+    ("request_json", "field", "reason"),
+    [
+        ({"restart_momentum": True}, "restart_momentum", "only schedule 'progressive' has phases"),
+        (
+            {"freeze_transforms": True, "kernel_transform": True},
+            "freeze_transforms",
+            "only schedule 'progressive' has one",
+        ),
+        (
+            {"name": "ofa", "freeze_transforms": True, "kernel_transform": False},
+            "freeze_transforms",
+            "needs kernel transforms to freeze",
+        ),
+        ({"learning_rate_policy": "phased"}, "learning_rate_policy", "needs the phases of a progressive"),
+        ({"teacher": "frozen"}, "teacher", "schedule 'static' never trains it alone"),
+        ({"name": "ofa", "sampler": "sandwich"}, "schedule", "adds the largest and the smallest"),
+    ],
+)
+def test_what_needs_the_phases_of_progressive_shrinking_is_refused_without_them(request_json, field, reason):
+    with pytest.raises(InvalidFieldError, match=rf"{reason}.*choose") as refusal:
+        recipe_from_json(request_json)
+    assert refusal.value.field == field
+
+
 def test_the_largest_network_may_stand_alone_in_a_sandwich():
     assert recipe_from_json({"num_random": 0}).num_random == 0

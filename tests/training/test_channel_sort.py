@@ -131,7 +131,7 @@ def test_channels_that_smaller_networks_were_trained_with_stay_the_first():
     rows = supernet.slots[slot_key(f"{name}.depthwise")].weights.weight
     project = read_by_channel(supernet, f"{name}.project").detach()
     before = rows.detach().flatten(1).clone()
-    sort_channels(supernet, optimizer, exposed={f"{name}.depthwise": 96, f"{name}.expand": 96})
+    sort_channels(supernet, optimizer, exposed={f"{name}.depthwise": [96], f"{name}.expand": [96]})
     order = [int((before == row).all(1).nonzero()) for row in rows.flatten(1)]
     assert sorted(order[:96]) == list(range(96)) != order[:96]
     after = project[order]
@@ -149,10 +149,22 @@ def test_networks_that_only_grow_by_unexposed_channels_compute_what_they_did():
     trained = space.parse({k: 4 if k.endswith("expansion") else v for k, v in choices.items()})
     smaller = space.parse({k: 3 if k.endswith("expansion") else v for k, v in choices.items()})
     before = outputs(supernet, images, space.largest(), trained, smaller)
-    exposed = {layer.name: layer.out_channels for layer in supernet.lower(trained)}
+    exposed = {layer.name: [layer.out_channels] for layer in supernet.lower(trained)}
     sort_channels(supernet, optimizer, exposed=exposed)
     after = outputs(supernet, images, space.largest(), trained, smaller)
     changes = [(a - b).abs().max() for a, b in zip(before, after, strict=True)]
     assert changes[0] < 1e-5
     assert changes[1] < 1e-5
     assert changes[2] > 1e-2
+
+
+def test_prefixes_within_prefixes_all_keep_their_members():
+    supernet, optimizer = ready()
+    name = "stage3.block2"
+    rows = supernet.slots[slot_key(f"{name}.depthwise")].weights.weight
+    before = rows.detach().flatten(1).clone()
+    sort_channels(supernet, optimizer, exposed={f"{name}.depthwise": [96, 64, 144]})
+    order = [int((before == row).all(1).nonzero()) for row in rows.flatten(1)]
+    assert order != sorted(order)
+    for number in (64, 96, 144):
+        assert sorted(order[:number]) == list(range(number))

@@ -16,9 +16,9 @@ def all_weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.supernet.parameters()])
 
 
-REFUSED = [("deps", "rmsprop")]
-"""RMSProp divides epsilon out again."""
-TRAINED = [pair for pair in product(sorted(RECIPES), ["sgd", "rmsprop"]) if pair not in REFUSED]
+LEFT_OUT = [("deps", "rmsprop"), ("ofa", "sgd"), ("ofa", "rmsprop")]
+"""RMSProp divides epsilon out again; the loss of ofa gets a second term in mid-run (see its fidelity tests)."""
+TRAINED = [pair for pair in product(sorted(RECIPES), ["sgd", "rmsprop"]) if pair not in LEFT_OUT]
 
 
 @pytest.mark.parametrize(("recipe", "optimizer"), TRAINED)
