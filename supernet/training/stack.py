@@ -8,17 +8,28 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipe_choices import (
+    BatchNormKind,
+    DataSamplerKind,
+    DistillationKind,
+    RandomPathKind,
+    RatePolicy,
+    SamplerKind,
+)
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
+from supernet.training.data_importance import ImportanceData
 from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
+from supernet.training.importance import ImportanceWeights
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
-from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.path_importance import ImportancePaths
+from supernet.training.path_norms import PathNorms
+from supernet.training.paths import PathSampler, RandomPaths, SandwichSampler, UniformPaths, UniformSampler
 from supernet.training.regularisation import LargestOnly, Regularisation
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
@@ -82,10 +93,10 @@ def build_stack(
         seed=seed,
         num_steps=num_steps,
         shrink=StaticSchedule(SubSpace(space), num_random=recipe.num_random),
-        data=UniformData(),
-        sampler=_sampler(recipe, seed),
+        data=_data(recipe, steps_per_epoch, seed, num_images),
+        sampler=_sampler(recipe, _random_paths(recipe, space, steps_per_epoch, seed)),
         distillation=_distillation(recipe),
-        gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
+        gradient=_gradient(recipe),
         learning_rate=_learning_rate(recipe, num_steps),
         regularisation=LargestOnly(dropout=recipe.dropout),
         batch_norm=_batch_norm(recipe),
@@ -107,12 +118,58 @@ _STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm
 """Of records made before a run had them: what was done then."""
 
 
-def _sampler(recipe: Recipe, seed: int) -> PathSampler:
+def _data(recipe: Recipe, steps_per_epoch: int, seed: int, num_images: int | None) -> DataSampler:
+    match recipe.data_sampler:
+        case DataSamplerKind.UNIFORM:
+            return UniformData()
+        case DataSamplerKind.IMPORTANCE:
+            return ImportanceData(
+                num_images=num_images or steps_per_epoch * recipe.batch_size,
+                batch_size=recipe.batch_size,
+                num_epochs=recipe.epochs,
+                steps_per_epoch=steps_per_epoch,
+                seed=seed,
+                limit=recipe.importance_limit,
+                weights=_weights(recipe),
+                carries_scores=recipe.carry_scores,
+            )
+
+
+def _sampler(recipe: Recipe, paths: RandomPaths) -> PathSampler:
     match recipe.sampler:
         case SamplerKind.SANDWICH:
-            return SandwichSampler(UniformPaths(seed))
+            return SandwichSampler(paths)
         case SamplerKind.UNIFORM:
-            return UniformSampler(UniformPaths(seed))
+            return UniformSampler(paths)
+
+
+def _random_paths(recipe: Recipe, space: SearchSpace, steps_per_epoch: int, seed: int) -> RandomPaths:
+    match recipe.random_paths:
+        case RandomPathKind.IMPORTANCE:
+            return _importance_paths(recipe, space, steps_per_epoch, seed)
+        case _:
+            return UniformPaths(seed)
+
+
+def _importance_paths(recipe: Recipe, space: SearchSpace, steps_per_epoch: int, seed: int) -> ImportancePaths:
+    return ImportancePaths(
+        space,
+        num_epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=seed,
+        limit=recipe.importance_limit,
+        weights=_weights(recipe),
+        norms=PathNorms(space, normalise=recipe.normalise_path_norms),
+        clip=_gradient(recipe).clip if recipe.observe_clipped else None,
+    )
+
+
+def _weights(recipe: Recipe) -> ImportanceWeights:
+    return ImportanceWeights(kind=recipe.importance_weighting, limit=recipe.weight_limit)
+
+
+def _gradient(recipe: Recipe) -> GradientPolicy:
+    return SummedGradients(recipe.clip, recipe.clip_threshold)
 
 
 def _batch_norm(recipe: Recipe) -> BatchNormPolicy:

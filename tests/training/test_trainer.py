@@ -14,7 +14,8 @@ def all_weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.supernet.parameters()])
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
+# Of panda's images ever more are hard ones: its loss falls over all of them (tests/fidelity/test_panda.py).
+@pytest.mark.parametrize("recipe", sorted(RECIPES.keys() - {"panda"}))
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 def test_the_loss_falls(recipe, optimizer):
     rate = 0.1 if optimizer == "sgd" else 0.005
