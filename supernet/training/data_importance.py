@@ -119,7 +119,6 @@ class ImportanceData(DataSampler):
     def _start_epoch(self) -> None:
         self._sums = WeightSums()
         self._is_scored_n[:] = False
-        self._order = None
         if not self._carries_scores:
             self._scores_n[:] = 0.0
 

@@ -609,6 +609,9 @@ def test_g_fake_norms_give_the_probabilities_of_the_closed_form():
     # From 0: ((0 + g) / 2 + 3 g) / 2.
     expected = [0, 0, 0, 1.75 * by_conv_1, 1.75 * by_conv_3]
     assert accumulated(paths) == pytest.approx(expected)
+    # A norm of 0, that of dead operations say, is passed over.
+    paths.observe(0, (Slot(Role.RANDOM, cell),), FakeGradients(lambda name: 0.0))
+    assert accumulated(paths) == pytest.approx(expected)
 
     paths.end_epoch(3)
 
