@@ -77,8 +77,14 @@ class Recipe:
     importance_limit: Annotated[
         float,
         Interval(0.0, 1.0),
-        "Largest part that learned probabilities get beside uniform ones, reached at the end of the run.",
+        "Largest part that learned probabilities get beside uniform ones. It grows evenly from 0 towards 1 "
+        "over the run and stays at this limit once it gets there.",
     ] = 1.0
+    carry_scores: Annotated[
+        bool,
+        "Of data_sampler importance: whether an image keeps its score through epochs in which it is not "
+        "drawn. Else it scores 0 there, as in PA&DA's published code, and ever fewer images are drawn.",
+    ] = False
     importance_weighting: Annotated[
         WeightingKind, "How losses are weighted where paths or images are not drawn uniformly."
     ] = WeightingKind.NONE

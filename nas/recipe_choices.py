@@ -105,7 +105,8 @@ class WeightingKind(StrEnum):
     EXACT = "exact"
     """By the inverse of the probability, relative to uniform draws: unbiased."""
     SELF_NORMALISED = "self_normalised"
-    """The same, divided by the mean weight of the batch."""
+    """The same, divided by the mean over the batch; of networks, over the random ones of the step: a single
+    one weighs 1."""
     CLIPPED = "clipped"
     """The same, no weight above `weight_limit`."""
 

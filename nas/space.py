@@ -81,6 +81,13 @@ class SearchSpace(ABC):
         """A space with the same decisions and the same max-type costs that is cheaper to lower."""
         return self
 
+    def option_groups(self) -> Mapping[str, tuple[Decision, ...]]:
+        """Every decision, those together that choose in different places between the same things.
+
+        What is learned about an option counts for its whole group. By default each decision is its own.
+        """
+        return {decision.name: (decision,) for decision in self.decisions}
+
     @abstractmethod
     def resolutions_px(self) -> tuple[int, ...]:
         """Sides of the square images the networks of this space read, ascending."""

@@ -7,7 +7,7 @@ its edges.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -75,6 +75,10 @@ class CellSpace(SearchSpace):
         edges = [CostTerm(f"{cell}{d.name}.", (d.name,)) for cell in cells for d in self.decisions]
         fixed = ["stem", "head.", *(f"reduction{stage}." for stage in stages[:-1])]
         return (*edges, *(CostTerm(prefix, ()) for prefix in fixed))
+
+    def option_groups(self) -> Mapping[str, tuple[Decision, ...]]:
+        """All edges choose between the same operations."""
+        return {"operation": self.decisions}
 
     def peak_terms(self) -> tuple[CostTerm, ...]:
         """One term with all six edges: how many tensors live at once depends on them together."""

@@ -5,7 +5,7 @@ Source: Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Sear
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -94,6 +94,10 @@ class LayerChoiceSpace(SearchSpace):
         """One term a layer: shapes do not depend on the choices."""
         layers = [CostTerm(f"{layer.name}.", (layer.name,)) for layer in self._layers]
         return (CostTerm("stem", ()), *layers, CostTerm("head.", ()))
+
+    def option_groups(self) -> Mapping[str, tuple[Decision, ...]]:
+        """All layers choose between the same operations."""
+        return {"operation": self.decisions}
 
     def _canonical(self, values: Values) -> Values:
         """An identity after the first layer of a stage does nothing, so they all move to the stage's end."""

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     PATH = 16
     DROPOUT = 17
     RESOLUTION = 20
+    DATA_ORDER = 24
 
 
 def generator_for(seed: int, stream: Stream, step: int, index: int) -> np.random.Generator:

@@ -86,6 +86,13 @@ def test_a_mutant_is_another_member(space):
         assert space.contains(mutant)
 
 
+def test_every_decision_is_in_one_group_of_equal_options(space):
+    groups = space.option_groups().values()
+    grouped = [decision for group in groups for decision in group]
+    assert sorted(d.name for d in grouped) == sorted(d.name for d in space.decisions)
+    assert all(len({decision.options for decision in group}) == 1 for group in groups)
+
+
 def test_depths_are_sampled_uniformly():
     space = SPACES["micro"]
     depths = [architecture["stage3.depth"] for architecture in samples(space, 3000)]
