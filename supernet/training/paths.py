@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from nas.architecture import Architecture
+from supernet.elastic.batch_norm import Normaliser, normalise_by_batch
 from supernet.training.collective import Collective
 from supernet.training.rng import Stream, generator_for
 from supernet.training.shrink import Phase
@@ -55,6 +56,8 @@ class StepContext:
     collective: Collective
     held_out: HeldOut
     """Gives this rank's part of the k-th batch of images that the weights never learn from."""
+    normalise: Normaliser = normalise_by_batch
+    """Batch norm as the networks of the step will have it."""
 
 
 class HeldOut(Protocol):

@@ -194,6 +194,7 @@ class Trainer:
             labels_n=labels.to(self._device),
             collective=place,
             held_out=held_out,
+            normalise=self.stack.batch_norm.normaliser(place),
         )
 
     def _weight(self, slot: Slot, phase: Phase) -> float:
@@ -204,11 +205,10 @@ class Trainer:
     ) -> None:
         """Adds up the gradients of all networks on one batch, and notes their losses."""
         batch_loss = self.stack.distillation.for_batch(context.images, context.labels_n)
-        normalise = self.stack.batch_norm.normaliser(self._collective)
         part = self._part_of_batch(len(context.labels_n))
         num_own = 0
         for index, (slot, weight) in enumerate(zip(slots, weights, strict=True)):
-            logits = self._logits(slot, context, normalise)
+            logits = self._logits(slot, context, context.normalise)
             losses_n = batch_loss(slot, logits)
             self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
             if index == 0 and self.stack.data.wants_scores:
