@@ -8,17 +8,19 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipe_choices import BatchNormKind, DistillationKind, RandomPathKind, RatePolicy, SamplerKind
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
+from supernet.training.alpha_divergence import AlphaDistillation
+from supernet.training.attentive_paths import AttentivePaths
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
 from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
-from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.paths import PathSampler, RandomPaths, SandwichSampler, UniformPaths, UniformSampler
 from supernet.training.regularisation import LargestOnly, Regularisation
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
@@ -110,9 +112,23 @@ _STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm
 def _sampler(recipe: Recipe, seed: int) -> PathSampler:
     match recipe.sampler:
         case SamplerKind.SANDWICH:
-            return SandwichSampler(UniformPaths(seed))
+            return SandwichSampler(_random_paths(recipe, seed))
         case SamplerKind.UNIFORM:
-            return UniformSampler(UniformPaths(seed))
+            return UniformSampler(_random_paths(recipe, seed))
+
+
+def _random_paths(recipe: Recipe, seed: int) -> RandomPaths:
+    match recipe.random_paths:
+        case RandomPathKind.UNIFORM:
+            return UniformPaths(seed)
+        case RandomPathKind.ATTENTIVE:
+            return AttentivePaths(
+                seed,
+                attention=recipe.attention,
+                num_candidates=recipe.num_candidates,
+                num_bins=recipe.num_bins,
+                label_smoothing=recipe.label_smoothing,
+            )
 
 
 def _batch_norm(recipe: Recipe) -> BatchNormPolicy:
@@ -129,6 +145,8 @@ def _distillation(recipe: Recipe) -> Distillation:
             return SoftDistillation(label_smoothing=recipe.label_smoothing)
         case DistillationKind.NONE:
             return NoDistillation(label_smoothing=recipe.label_smoothing)
+        case DistillationKind.ALPHA:
+            return AlphaDistillation(label_smoothing=recipe.label_smoothing, ratio_limit=recipe.ratio_limit)
 
 
 def _learning_rate(recipe: Recipe, num_steps: int) -> LearningRate:

@@ -14,5 +14,10 @@ def test_the_resolved_stack_is_json_and_names_every_strategy(name):
     record = build_stack(RECIPES[name], SPACES["micro"], steps_per_epoch=10, seed=7).to_json()
     assert json.loads(json.dumps(record)) == record
     assert record["num_steps"] == 10 * RECIPES[name].epochs
-    expected = {"bignas": "SandwichSampler", "spos": "UniformSampler"}
+    expected = {
+        "bignas": "SandwichSampler",
+        "spos": "UniformSampler",
+        "attentive": "SandwichSampler",
+        "alphanet": "SandwichSampler",
+    }
     assert record["strategies"]["sampler"] == expected[name]
