@@ -49,8 +49,8 @@ def alpha_divergence(
     The second is −Σ sg[q ρ] log q with ρ = (p/q)^α / α, the power limited; a constant added to ρ would
     change no gradient, for Σ q ∇log q = 0.
     """
-    log_ratio_nk = (log_p_nk - log_q_nk).detach()
-    p_nk, q_nk = log_p_nk.detach().exp(), log_q_nk.detach().exp()
+    log_ratio_nk = log_p_nk - log_q_nk.detach()
+    p_nk, q_nk = log_p_nk.exp(), log_q_nk.detach().exp()
     if alpha == 1:
         return (p_nk * log_ratio_nk).sum(1), -(p_nk * log_q_nk).sum(1)
     # Limited before it is raised to a number: the ratio itself may be larger than any float.
