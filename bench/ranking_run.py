@@ -72,7 +72,7 @@ class Run:
         recipe = replace(self.recipe, epochs=result["recipe"]["epochs"]).to_json()
         if (result["protocol"], result["recipe"]) != (self.protocol.to_json(), recipe):
             raise SystemExit(
-                f"{self.result_file} is of another recipe or protocol; choose another --label or another --out"
+                f"{self.result_file} is of another recipe or protocol; choose another --label or --out"
             )
         return result
 
