@@ -8,7 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import best, cifar10, costs, deps, depthwise, evaluation, images, pareto, plot, spinning, step
+from bench import (
+    best,
+    cifar10,
+    costs,
+    deps,
+    depthwise,
+    evaluation,
+    images,
+    pareto,
+    plot,
+    ranking,
+    spinning,
+    step,
+)
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "best": best.main,
@@ -22,6 +35,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
+    "ranking": ranking.main,
 }
 QUICK: dict[str, tuple[str, ...]] = {
     "best": ("--evaluations", "2000", "--requests", "2"),
@@ -35,6 +49,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),
+    "ranking": ("--images", "600", "--budget", "1e10", "--per-bin", "2", "--resamples", "50"),
 }
 """What is put behind the options, and so overrides them."""
 

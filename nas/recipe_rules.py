@@ -21,6 +21,7 @@ from nas.recipe_choices import (
     SamplerKind,
     ScheduleKind,
     TeacherKind,
+    WeightingKind,
 )
 
 if TYPE_CHECKING:
@@ -157,6 +158,22 @@ _RULES = (
         reason="is a copy of the largest network trained alone, and schedule 'static' never trains it alone",
         remedy="choose teacher 'in_place' or another schedule",
         allowed="in_place with schedule static",
+    ),
+    _Rule(
+        field="teacher",
+        applies=lambda r: r.distillation is DistillationKind.ALPHA and r.teacher is TeacherKind.FROZEN,
+        reason="does not learn with its students, and distillation 'alpha' is made for one that does",
+        remedy="choose teacher 'in_place' or distillation 'soft'",
+        allowed="in_place with distillation alpha",
+    ),
+    _Rule(
+        field="importance_weighting",
+        applies=lambda r: (
+            r.importance_weighting is not WeightingKind.NONE and r.random_paths is RandomPathKind.ATTENTIVE
+        ),
+        reason="makes up for draws of known probability, and random_paths 'attentive' picks by the loss",
+        remedy="choose importance_weighting 'none' or other random_paths",
+        allowed="none with random_paths attentive",
     ),
     _Rule(
         field="dropout",

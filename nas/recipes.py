@@ -89,6 +89,8 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
         RecipeName.ALPHANET: Recipe(
             name=RecipeName.ALPHANET,
             distillation=DistillationKind.ALPHA,
+            # Half of BigNAS's: a limited ratio still makes the gradients of students several times as steep.
+            base_learning_rate=0.1,
             learning_rate_policy=RatePolicy.COSINE,
             floor_fraction=1e-6,
         ),

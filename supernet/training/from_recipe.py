@@ -19,6 +19,8 @@ from nas.recipe_choices import (
 )
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
+from supernet.training.alpha_divergence import AlphaDistillation
+from supernet.training.attentive_paths import AttentivePaths
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, SynchronisedBatchNorm
 from supernet.training.data_importance import ImportanceData
 from supernet.training.data_sampler import DataSampler, UniformData
@@ -122,6 +124,14 @@ class FromRecipe:
                 return UniformPaths(self.seed)
             case RandomPathKind.IMPORTANCE:
                 return self._importance_paths()
+            case RandomPathKind.ATTENTIVE:
+                return AttentivePaths(
+                    self.seed,
+                    attention=recipe.attention,
+                    num_candidates=recipe.num_candidates,
+                    num_bins=recipe.num_bins,
+                    label_smoothing=recipe.label_smoothing,
+                )
 
     def _importance_paths(self) -> ImportancePaths:
         recipe = self.recipe
@@ -148,6 +158,10 @@ class FromRecipe:
                 return NoDistillation(label_smoothing=self.recipe.label_smoothing)
             case DistillationKind.SOFT | DistillationKind.SOFT_HARD:
                 return self._soft_distillation()
+            case DistillationKind.ALPHA:
+                return AlphaDistillation(
+                    label_smoothing=self.recipe.label_smoothing, ratio_limit=self.recipe.ratio_limit
+                )
 
     def _soft_distillation(self) -> Distillation:
         options = {

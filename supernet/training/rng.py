@@ -21,6 +21,7 @@ class Stream(IntEnum):
     DROPOUT = 17
     RESOLUTION = 20
     DATA_ORDER = 24
+    BUDGET_TABLES = 25
 
 
 def generator_for(seed: int, stream: Stream, step: int, index: int) -> np.random.Generator:

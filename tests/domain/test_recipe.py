@@ -151,5 +151,31 @@ def test_what_needs_the_phases_of_progressive_shrinking_is_refused_without_them(
     assert refusal.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("request_json", "field", "reason"),
+    [
+        (
+            {"name": "attentive", "schedule": "progressive", "sampler": "uniform"},
+            "schedule",
+            "'progressive' changes the space from phase to phase",
+        ),
+        ({"name": "attentive", "importance_weighting": "exact"}, "importance_weighting", "known probability"),
+        (
+            {"name": "alphanet", "teacher": "frozen", "schedule": "delayed_epsilon"},
+            "teacher",
+            "'frozen' does not learn with its students",
+        ),
+    ],
+)
+def test_what_attentive_sampling_and_alpha_distillation_do_not_go_with(request_json, field, reason):
+    with pytest.raises(InvalidFieldError, match=rf"{reason}.*choose") as refusal:
+        recipe_from_json(request_json)
+    assert refusal.value.field == field
+
+
+def test_attentive_sampling_goes_with_a_delayed_epsilon():
+    assert recipe_from_json({"name": "attentive", "schedule": "delayed_epsilon"}).random_paths == "attentive"
+
+
 def test_the_largest_network_may_stand_alone_in_a_sandwich():
     assert recipe_from_json({"num_random": 0}).num_random == 0

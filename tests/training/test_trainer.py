@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nas.errors import InvalidRequestError
+from nas.recipe_choices import DistillationKind
 from nas.recipes import RECIPES
 from supernet.training import Trainer, TrainingDivergedError, build_stack
 from supernet.training.paths import Role
@@ -24,14 +25,26 @@ TRAINED = [pair for pair in product(sorted(RECIPES), ["sgd", "rmsprop"]) if pair
 
 @pytest.mark.parametrize(("recipe", "optimizer"), TRAINED)
 def test_the_loss_falls(recipe, optimizer):
-    rate = 0.1 if optimizer == "sgd" else 0.005
+    # Half of the recipe's own, for the small batches.
+    rate = RECIPES[recipe].base_learning_rate / 2 if optimizer == "sgd" else 0.005
     trainer = toy_trainer(
         recipe=toy_recipe(recipe, epochs=10, batch_size=16, optimizer=optimizer, base_learning_rate=rate)
     )
     losses = []
-    trainer.run(on_step=lambda stats: losses.append(sum(stats.slot_losses) / len(stats.slot_losses)))
+    trainer.run(on_step=lambda stats: losses.append(falling_loss(trainer, stats)))
     assert len(losses) == 40
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
+
+
+def falling_loss(trainer, stats):
+    """The mean over the networks of a step that learn from labels or towards a cross-entropy.
+
+    A divergence from the teacher is 0 at the start, when neither knows anything; that students learn by it
+    is tested in tests/fidelity/test_alphanet.py.
+    """
+    if trainer.stack.recipe.distillation is DistillationKind.ALPHA:
+        return stats.loss(Role.MAX)
+    return sum(stats.slot_losses) / len(stats.slot_losses)
 
 
 def test_the_losses_are_means_over_the_batch_by_role():

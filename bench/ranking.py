@@ -1,0 +1,122 @@
+"""Does a supernet rank networks as training them alone does? The same budget for every recipe.
+
+A training of NAS-Bench-Macro by one recipe and one seed, then the accuracy on val of 200 networks with its
+weights, against the accuracy that the benchmark has of each trained alone. May take several sittings:
+the same command goes on where the last was killed or ran out of `--minutes`.
+
+    python -m bench ranking --data ../shared/data --recipe bignas --seed 0 --out FOLDER
+    python -m bench ranking --report FOLDER
+
+The reduced protocol has 16 × 16 images and half the channels. The 200 networks, 20 in each of 10 bins of
+MACs, are in `ranking_networks.json`; they serve to judge, never to tune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.ranking_protocol import SPACES_AND_BUDGETS, Protocol
+from bench.ranking_report import lines, report
+from bench.ranking_run import OutOfTimeError, Run
+from bench.ranking_truth import NUM_PER_BIN, Table, check_baselines, choose_networks
+from nas.recipes import recipe_from_json
+from supernet.training import tune_malloc
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train and measure, or report, or choose the networks anew."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.report:
+        _report(options.report, options.resamples)
+        return
+    if not options.data:
+        parser.error("--data is needed, the folder of cifar10 and nas_bench_macro")
+    table = Table.read(options.data)
+    check_baselines(table.baselines())
+    if options.choose:
+        print(json.dumps(choose_networks(table), indent=1))
+        return
+    if not options.out:
+        parser.error("--out is needed, a folder for the training and its result")
+    _run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench ranking")
+    parser.add_argument("--data", type=Path, help="folder with cifar10/ and nas_bench_macro/")
+    parser.add_argument("--out", type=Path, help="folder of all trainings that are to be compared")
+    parser.add_argument("--recipe", default="bignas")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
+    parser.add_argument("--label", help="name of the result; needed with --set, else the recipe's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--protocol", choices=SPACES_AND_BUDGETS, default="reduced")
+    parser.add_argument("--budget", type=float, help="forward MACs of the training; else the protocol's")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end the sitting after so many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="to train on")
+    parser.add_argument("--images", type=int, help="only so many of each file, its first")
+    parser.add_argument("--per-bin", type=int, default=NUM_PER_BIN, help="networks of each bin")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="compare what is finished in it")
+    parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
+    parser.add_argument("--choose", action="store_true", help="print the content of ranking_networks.json")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    tune_malloc()
+    run = _run_of(options)
+    try:
+        result = run.carry_on()
+    except OutOfTimeError as reason:
+        print(f"{reason}; the same command goes on")
+        return
+    share = result["spent_macs"] / result["protocol"]["budget_macs"]
+    print(f"finished: {result['spent_macs']:.3g} forward MACs, {share:.1%} of the budget; {run.result_file}")
+
+
+def _run_of(options: argparse.Namespace) -> Run:
+    changes = dict(_field_and_value(text) for text in options.set)
+    if changes and not options.label:
+        raise SystemExit("--set makes another recipe; name it with --label")
+    space, budget = SPACES_AND_BUDGETS[options.protocol]
+    return Run(
+        label=options.label or options.recipe,
+        recipe=recipe_from_json({"name": options.recipe, **changes}),
+        seed=options.seed,
+        protocol=Protocol(
+            name=options.protocol,
+            space=space,
+            budget_macs=options.budget or budget,
+            num_per_bin=options.per_bin,
+            num_images=options.images,
+        ),
+        data=options.data,
+        out=options.out,
+        device=torch.device(options.device),
+        deadline=time.monotonic() + 60 * options.minutes,
+    )
+
+
+def _field_and_value(text: str) -> tuple[str, Any]:
+    field, _, value = text.partition("=")
+    try:
+        return field, json.loads(value)
+    except ValueError:
+        raise SystemExit(f"--set {text} is not FIELD=JSON, such as num_random=4") from None
+
+
+def _report(folder: Path, num_resamples: int) -> None:
+    content = report(folder, num_resamples)
+    (folder / "report.json").write_text(json.dumps(content, indent=1))
+    for line in lines(content):
+        print(line)

@@ -1,0 +1,146 @@
+"""What is trained on what, and for how long: the same forward MACs for every recipe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from nas.architecture import Architecture
+from nas.costs import costs
+from nas.families.layer_choice import LayerChoiceSpace
+from nas.recipe import Recipe
+from nas.recipe_choices import DistillationKind, RandomPathKind, SamplerKind, TeacherKind
+from nas.subspace import SubSpace
+from search_spaces.nas_bench_macro import NAS_BENCH_MACRO
+from supernet.data import DataSource, DataSplits, load_source, make_splits, resize_uint8
+from supernet.elastic.batch_norm import Normaliser
+from supernet.network import Supernet
+from supernet.training import build_stack
+from supernet.training.shrink import Phase
+
+NUM_CLASSES = 10
+
+HALF_WIDTH = replace(
+    NAS_BENCH_MACRO,
+    name="nas_bench_macro_half",
+    resolution=16,
+    stem_width=16,
+    stage_widths=(32, 64, 128),
+    head_width=640,
+)
+"""NAS-Bench-Macro with half the channels, at 16 × 16: about a fifteenth of the MACs. For this bench alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How every recipe is treated alike."""
+
+    name: str
+    space: LayerChoiceSpace
+    budget_macs: float
+    """Multiply-adds of all forward passes of a training, those without gradient included."""
+    num_per_bin: int
+    num_images: int | None = None
+    """Of each file, its first; None: all."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What two results must share to be compared."""
+        return {**asdict(self), "space": self.space.name}
+
+
+SPACES_AND_BUDGETS: dict[str, tuple[LayerChoiceSpace, float]] = {
+    "reduced": (HALF_WIDTH, 1e13),
+    "full": (NAS_BENCH_MACRO, 1e15),
+}
+"""By protocol. 1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space."""
+
+
+class CountingSupernet(Supernet):
+    """Counts the multiply-adds of its forward passes; the count is kept with the weights."""
+
+    def __init__(self, space: LayerChoiceSpace, *, kernel_transform: bool, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        super().__init__(
+            space, num_classes=NUM_CLASSES, kernel_transform=kernel_transform, generator=generator
+        )
+        self.register_buffer("spent_macs", torch.zeros((), dtype=torch.int64))
+        self._macs: dict[tuple[object, ...], int] = {}
+
+    def run(
+        self, images: Tensor, architecture: Architecture, normalise: Normaliser, *, dropout: float = 0.0
+    ) -> Tensor:
+        """As every supernet, and counted."""
+        self.spent_macs += len(images) * self._macs_of(architecture)
+        return super().run(images, architecture, normalise, dropout=dropout)
+
+    def _macs_of(self, architecture: Architecture) -> int:
+        key = architecture.choices
+        if key not in self._macs:
+            self._macs[key] = costs(self.space, architecture)["macs"]
+        return self._macs[key]
+
+
+def splits_at(data: Path, side: int, num_images: int | None, scratch: Path) -> DataSplits:
+    """CIFAR-10 with images of `side` pixels; their order and splits are those of the original size."""
+    files = {split: data / "cifar10" / f"{split}.parquet" for split in ("train", "test")}
+    if num_images is not None:
+        files = {split: _beginning(path, num_images, scratch) for split, path in files.items()}
+    source = {"kind": "parquet"} | {split: str(path.resolve()) for split, path in files.items()}
+    decoded = load_source(DataSource.from_json(source))
+    pixels = resize_uint8(torch.from_numpy(decoded.pixels), side).numpy()
+    return make_splits(replace(decoded, pixels=pixels))
+
+
+def _beginning(path: Path, count: int, scratch: Path) -> Path:
+    scratch.mkdir(parents=True, exist_ok=True)
+    target = scratch / f"{count}-{path.name}"
+    pq.write_table(pq.read_table(path).slice(0, count), target)
+    return target
+
+
+def epochs_within(recipe: Recipe, protocol: Protocol, *, num_images: int) -> tuple[int, float]:
+    """(whole epochs nearest to the budget, one at least; the forward MACs that they are expected to take).
+
+    Random networks are taken to cost what uniform ones do: what a sampler really drew is counted in the
+    run. The shape of a schedule does not depend on its length, so that one length tells the cost of all.
+    """
+    steps_per_epoch = num_images // recipe.batch_size
+    long = replace(recipe, epochs=100)
+    stack = build_stack(long, protocol.space, steps_per_epoch=steps_per_epoch, seed=0, num_images=num_images)
+    # The middle of each of so many equal parts of the run.
+    steps = ((np.arange(1000) + 0.5) / 1000 * stack.num_steps).astype(int)
+    phases = [stack.shrink.phase(int(step)) for step in steps]
+    distinct = {id(phase): phase for phase in phases}
+    macs = {key: _macs_of_step(recipe, phase) for key, phase in distinct.items()}
+    macs_per_image = float(np.mean([macs[id(phase)] for phase in phases]))
+    per_epoch = macs_per_image * recipe.batch_size * steps_per_epoch
+    epochs = max(1, round(protocol.budget_macs / per_epoch))
+    return epochs, epochs * per_epoch
+
+
+def _macs_of_step(recipe: Recipe, phase: Phase) -> float:
+    """For one image."""
+    space = phase.space.space
+    largest, smallest = (costs(space, end)["macs"] for end in (phase.space.largest(), phase.space.smallest()))
+    if phase.epsilon == 0:
+        return largest
+    measured = 0
+    if recipe.random_paths is RandomPathKind.ATTENTIVE and recipe.num_candidates > 1:
+        measured = recipe.num_candidates
+    total = phase.num_random * (1 + measured) * _mean_macs(phase.space)
+    if recipe.sampler is SamplerKind.SANDWICH:
+        total += largest + smallest
+    if recipe.teacher is TeacherKind.FROZEN and recipe.distillation is not DistillationKind.NONE:
+        total += costs(space, space.largest())["macs"]
+    return total
+
+
+def _mean_macs(part: SubSpace) -> float:
+    rng = np.random.default_rng(0)
+    return float(np.mean([costs(part.space, part.sample(rng))["macs"] for _ in range(500)]))
