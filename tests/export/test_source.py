@@ -67,6 +67,16 @@ def test_a_tensor_read_late_survives_others_of_its_name():
     assert_same_bits(network, random_images(8))
 
 
+@pytest.mark.parametrize("side", [7, 8])
+def test_pools_are_the_same_for_maps_of_odd_and_of_even_size(side):
+    net = LoweringBuilder(3, side)
+    tensor = net.max_pool("a.pool", net.conv("a.conv", IMAGE, 8), kernel=3, stride=2)
+    tensor = net.average_pool("b.pool", tensor, kernel=2, stride=2)
+    tensor = net.average_pool("c.pool", tensor, kernel=3, stride=1)
+    net.linear("d.linear", net.global_pool("d.pool", tensor), 10)
+    assert_same_bits(PlainNetwork(net.layers()).eval(), random_images(side))
+
+
 def test_source_needs_nothing_but_torch_and_safetensors():
     layers = SPACES["micro"].lower(SPACES["micro"].largest())
     tree = ast.parse(generate_source(layers, class_names=CLASS_NAMES))
