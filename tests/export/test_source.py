@@ -19,7 +19,7 @@ from tests.export.examples import (
     sampled_architectures,
 )
 
-NUM_ARCHITECTURES = {"ofa_mobilenetv3": 1, "nas_bench_201": 8}
+NUM_ARCHITECTURES = {"ofa_mobilenetv3": 1, "attentive_nas": 1, "ofa_resnet50": 1, "nas_bench_201": 8}
 
 
 def assert_same_bits(network, images):
