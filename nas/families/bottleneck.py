@@ -191,7 +191,7 @@ def _lower_branch(
     """The block's three convolutions, added to its shortcut.
 
     Deviation: the last gamma starts at 0 also where the shortcut is a projection, as BigNAS has it for every
-    block with a shortcut; Once-for-All's code does so where it is the identity.
+    block with a shortcut; Once-for-All's code does so where it is the identity (decision 3).
     """
     tensor = net.conv(f"{name}.conv1", source, inside, act=Act.RELU)
     tensor = net.conv(f"{name}.conv2", tensor, inside, kernel=3, stride=stride, act=Act.RELU)
