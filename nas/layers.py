@@ -22,7 +22,9 @@ class LayerKind(StrEnum):
     BATCH_NORM = "batch_norm"
     ACTIVATION = "activation"
     AVERAGE_POOL = "average_pool"
-    """Padding is not counted in the average."""
+    """Of what lies within the map: neither padding counts nor what an even kernel meets past the edge."""
+    MAX_POOL = "max_pool"
+    """Padding never is the maximum."""
     GLOBAL_POOL = "global_pool"
     """Mean over height and width, which stay as 1 × 1."""
     ADD = "add"
@@ -70,6 +72,13 @@ class LayerSpec:
         return self.kernel // 2 if self.kernel % 2 else 0
 
     @property
+    def reaches_past_edge(self) -> bool:
+        """Whether a last window that lies partly outside counts: of an average over an even kernel, which
+        halves a map of odd size to the size that a convolution of stride 2 gives it.
+        """
+        return self.kind is LayerKind.AVERAGE_POOL and self.kernel % 2 == 0
+
+    @property
     def out_height(self) -> int:
         """Rows of the output."""
         return self._out_size(self.in_height)
@@ -82,7 +91,8 @@ class LayerSpec:
     def _out_size(self, size: int) -> int:
         if self.kind in (LayerKind.GLOBAL_POOL, LayerKind.LINEAR):
             return 1
-        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+        steps, rest = divmod(size + 2 * self.padding - self.kernel, self.stride)
+        return steps + 1 + int(self.reaches_past_edge and rest > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,10 @@ class LoweringBuilder:
     def average_pool(self, name: str, source: int, *, kernel: int, stride: int) -> int:
         """Average pooling; padding k // 2 for odd kernels."""
         return self._same(LayerKind.AVERAGE_POOL, name, (source,), kernel=kernel, stride=stride)
+
+    def max_pool(self, name: str, source: int, *, kernel: int, stride: int) -> int:
+        """Maximum pooling; padding k // 2 for odd kernels."""
+        return self._same(LayerKind.MAX_POOL, name, (source,), kernel=kernel, stride=stride)
 
     def global_pool(self, name: str, source: int) -> int:
         """Mean over the map."""

@@ -22,7 +22,7 @@ def _stage(name: str, widths: tuple[int, ...], stride: int, *, late: bool) -> St
 MICRO = MBConvSpace(
     name="micro",
     resolutions=(24, 28, 32),
-    stem_width=16,
+    stem_widths=(16,),
     stem_stride=2,
     stages=(
         _stage("stage1", (8, 16), 1, late=False),

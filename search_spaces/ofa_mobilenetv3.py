@@ -30,7 +30,7 @@ _BLOCK_0 = Stage(
 OFA_MOBILENETV3 = MBConvSpace(
     name="ofa_mobilenetv3",
     resolutions=tuple(range(128, 225, 4)),
-    stem_width=16,
+    stem_widths=(16,),
     stem_stride=2,
     stages=(
         _BLOCK_0,
@@ -41,7 +41,7 @@ OFA_MOBILENETV3 = MBConvSpace(
         _unit(5, 160, 2, se=True, act=Act.HARD_SWISH),
     ),
     head_width=960,
-    head_hidden_width=1280,
+    head_hidden_widths=(1280,),
     default_classes=1000,
 )
 

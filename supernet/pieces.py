@@ -14,7 +14,11 @@ from supernet.graph import RunLayer, run_block
 PIECE_BYTES = 4 * 2**20
 """The largest activation of a piece: about what a core's share of the cache holds (2 to 8 MB do alike)."""
 SMALLEST_PIECE = 32
-"""Images. In much smaller pieces convolutions were seen to round otherwise than in a whole batch."""
+"""Images. In much smaller pieces convolutions were seen to round otherwise than in a whole batch.
+
+Pieces are multiples of it: swish rounds otherwise what is left over beyond the last whole vectors, which hold
+at most 32 numbers, so these must end in a piece where they end in the whole batch.
+"""
 
 
 def run_in_pieces(
@@ -26,8 +30,9 @@ def run_in_pieces(
     """
     for num_pieces, group in groupby(blocks, key=lambda block: _num_pieces(layers, block, len(x))):
         together = list(group)
-        pieces = [_run_blocks(layers, together, piece, run_layer) for piece in x.tensor_split(num_pieces)]
-        x = torch.cat(pieces) if num_pieces > 1 else pieces[0]
+        sizes = _piece_sizes(len(x), num_pieces)
+        pieces = [_run_blocks(layers, together, piece, run_layer) for piece in x.split(sizes)]
+        x = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
     return x
 
 
@@ -48,6 +53,18 @@ def _num_pieces(layers: Sequence[LayerSpec], block: range, num_images: int) -> i
     ):
         num_pieces *= 2
     return num_pieces
+
+
+def _piece_sizes(num_images: int, num_pieces: int) -> list[int]:
+    """About that many pieces, none smaller than the smallest."""
+    if num_pieces == 1:
+        return [num_images]
+    size = max(1, round(num_images / num_pieces / SMALLEST_PIECE)) * SMALLEST_PIECE
+    whole, rest = divmod(num_images, size)
+    sizes = [size] * whole
+    if rest >= SMALLEST_PIECE:
+        return [*sizes, rest]
+    return [*sizes[:-1], size + rest]
 
 
 def _largest_activation(layer: LayerSpec) -> int:

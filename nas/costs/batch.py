@@ -7,9 +7,9 @@ for peaks, a maximum) of look-ups. There is no second formula: the tables hold w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from itertools import product
 from math import prod
 
@@ -53,8 +53,11 @@ class CostTable:
         return index
 
 
-_Entries = dict[tuple[Value, ...], dict[str, int]]
-_CostOfTerms = Callable[[Sequence[CostTerm], Sequence[LayerSpec]], list[dict[str, int]]]
+_Entry = dict[str, int]
+_Entries = dict[tuple[Value, ...], _Entry]
+_Options = dict[str, tuple[Value, ...]]
+_CostOfTerms = Callable[[Sequence[LayerSpec], Sequence[int | None], int], list[_Entry]]
+"""Of layers, and for each the term it is of: what each term costs."""
 
 
 def batch_costs(
@@ -121,32 +124,35 @@ def peak_tables(space: SearchSpace, num_classes: int, in_channels: int) -> tuple
     return _tables(space.peak_equivalent(), space.peak_terms(), _peak_costs, num_classes, in_channels)
 
 
-def _additive_costs(terms: Sequence[CostTerm], layers: Sequence[LayerSpec]) -> list[dict[str, int]]:
-    """For each term the costs of its layers: one pass, every layer counted in exactly one term."""
-    totals = [dict.fromkeys(ADDITIVE_COST_NAMES, 0) for _ in terms]
-    prefixes = tuple((term.prefix, total) for term, total in zip(terms, totals, strict=True))
-    for layer in layers:
-        owners = [total for prefix, total in prefixes if layer.name.startswith(prefix)]
-        if len(owners) > 1:
-            raise ValueError(f"layer '{layer.name}' is of {len(owners)} cost terms; terms must not overlap")
-        for total in owners:
+def _additive_costs(
+    layers: Sequence[LayerSpec], owners: Sequence[int | None], num_terms: int
+) -> list[_Entry]:
+    """For each term the sum over its layers."""
+    totals = [dict.fromkeys(ADDITIVE_COST_NAMES, 0) for _ in range(num_terms)]
+    for layer, owner in zip(layers, owners, strict=True):
+        if owner is not None:
+            total = totals[owner]
             total["macs"] += layer_macs(layer)
             total["params"] += layer_params(layer)
             total["size_bytes"] += layer_size_bytes(layer)
     return totals
 
 
-def _peak_costs(terms: Sequence[CostTerm], layers: Sequence[LayerSpec]) -> list[dict[str, int]]:
-    live = live_bytes(layers)
-    return [
-        {
-            PEAK: max(
-                (b for layer, b in zip(layers, live, strict=True) if layer.name.startswith(t.prefix)),
-                default=0,
-            )
-        }
-        for t in terms
-    ]
+def _peak_costs(layers: Sequence[LayerSpec], owners: Sequence[int | None], num_terms: int) -> list[_Entry]:
+    """For each term the most that is live while one of its layers runs."""
+    peaks = [0] * num_terms
+    for owner, live in zip(owners, live_bytes(layers), strict=True):
+        if owner is not None:
+            peaks[owner] = max(peaks[owner], live)
+    return [{PEAK: peak} for peak in peaks]
+
+
+def _owner(terms: Sequence[CostTerm], layer: str) -> int | None:
+    """Which term the layer of that name is of; None for one that costs nothing wherever it stands."""
+    owners = [index for index, term in enumerate(terms) if layer.startswith(term.prefix)]
+    if len(owners) > 1:
+        raise ValueError(f"layer '{layer}' is of {len(owners)} cost terms; terms must not overlap")
+    return owners[0] if owners else None
 
 
 def _tables(
@@ -154,41 +160,47 @@ def _tables(
 ) -> tuple[CostTable, ...]:
     options = {d.name: d.options for d in space.decisions}
     filled: list[_Entries] = [{} for _ in terms]
-    # The term with most combinations first: setting like decisions alike fills the others on the way.
-    for index in sorted(range(len(terms)), key=lambda i: -_num_combinations(terms[i], options)):
-        for combination in product(*(options[name] for name in terms[index].decisions)):
-            if combination in filled[index]:
+    owner = cache(partial(_owner, terms))
+    # The terms with most combinations first: every lowering fills one entry of theirs, and of the others too.
+    order = sorted(range(len(terms)), key=lambda i: -_num_combinations(terms[i], options))
+    for leader in order:
+        for combination in _combinations(terms[leader], options):
+            if combination in filled[leader]:
                 continue
-            values = _assignment(terms[index], combination, options)
+            chosen = dict(zip(terms[leader].decisions, combination, strict=True))
+            for follower in order:
+                _choose_missing(chosen, terms[follower], filled[follower], options)
+            values = {name: chosen.get(name, allowed[-1]) for name, allowed in options.items()}
             layers = space.lower_values(values, num_classes=num_classes, in_channels=in_channels)
-            for term, entries, entry in zip(terms, filled, cost(terms, layers), strict=True):
+            entry_of = cost(layers, [owner(layer.name) for layer in layers], len(terms))
+            for term, entries, entry in zip(terms, filled, entry_of, strict=True):
                 entries.setdefault(tuple(values[name] for name in term.decisions), entry)
     return tuple(_table(space, term, entries, options) for term, entries in zip(terms, filled, strict=True))
 
 
-def _num_combinations(term: CostTerm, options: dict[str, tuple[Value, ...]]) -> int:
+def _num_combinations(term: CostTerm, options: _Options) -> int:
     return prod(len(options[name]) for name in term.decisions)
 
 
-def _assignment(
-    term: CostTerm, combination: tuple[Value, ...], options: dict[str, tuple[Value, ...]]
-) -> dict[str, Value]:
-    """The combination, with every other decision set as the term's decision of the same kind."""
-    chosen = dict(zip(term.decisions, combination, strict=True))
-    by_kind = {name.rsplit(".", 1)[-1]: value for name, value in chosen.items()}
-    values: dict[str, Value] = {}
-    for name, allowed in options.items():
-        alike = by_kind.get(name.rsplit(".", 1)[-1])
-        values[name] = chosen.get(name, alike if alike is not None and alike in allowed else allowed[-1])
-    return values
+def _combinations(term: CostTerm, options: _Options) -> Iterator[tuple[Value, ...]]:
+    return product(*(options[name] for name in term.decisions))
 
 
-def _table(
-    space: SearchSpace, term: CostTerm, entries: _Entries, options: dict[str, tuple[Value, ...]]
-) -> CostTable:
+def _choose_missing(chosen: dict[str, Value], term: CostTerm, entries: _Entries, options: _Options) -> None:
+    """Chooses what is still open of the term's decisions so that it is a combination not yet lowered."""
+    if len(entries) == _num_combinations(term, options):
+        return
+    still_open = {name: (chosen[name],) if name in chosen else options[name] for name in term.decisions}
+    for combination in _combinations(term, still_open):
+        if combination not in entries:
+            chosen.update(zip(term.decisions, combination, strict=True))
+            return
+
+
+def _table(space: SearchSpace, term: CostTerm, entries: _Entries, options: _Options) -> CostTable:
     position = {d.name: i for i, d in enumerate(space.decisions)}
     sizes = [len(options[name]) for name in term.decisions]
-    ordered = [entries[combination] for combination in product(*(options[name] for name in term.decisions))]
+    ordered = [entries[combination] for combination in _combinations(term, options)]
     return CostTable(
         columns=tuple(position[name] for name in term.decisions),
         strides=tuple(prod(sizes[i + 1 :]) for i in range(len(sizes))),

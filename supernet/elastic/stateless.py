@@ -29,7 +29,12 @@ def run_stateless(layer: LayerSpec, inputs: Sequence[Tensor]) -> Tensor:
         case LayerKind.ACTIVATION:
             return inputs[0]
         case LayerKind.AVERAGE_POOL:
-            return F.avg_pool2d(inputs[0], layer.kernel, layer.stride, layer.padding, count_include_pad=False)
+            return F.avg_pool2d(
+                inputs[0], layer.kernel, layer.stride, layer.padding,
+                ceil_mode=layer.reaches_past_edge, count_include_pad=False,
+            )  # fmt: skip
+        case LayerKind.MAX_POOL:
+            return F.max_pool2d(inputs[0], layer.kernel, layer.stride, layer.padding)
         case LayerKind.GLOBAL_POOL:
             return inputs[0].mean((2, 3), keepdim=True)
         case LayerKind.ADD:

@@ -1,6 +1,6 @@
 """`model.onnx`, written node by node from the lowering.
 
-Not traced: the lowering already is the whole data-flow graph, with nine kinds of layers. Written from
+Not traced: the lowering already is the whole data-flow graph, with few kinds of layers. Written from
 it, the graph has exactly these nodes under these names, its weights are called as in the state_dict,
 and no exporter that changes from release to release stands between the two.
 
@@ -85,10 +85,20 @@ class _Graph:
 
     def add_average_pool(self, layer: LayerSpec, inputs: Sequence[str]) -> str:
         """Padding is not counted."""
+        pads = [layer.padding] * 4
+        if layer.reaches_past_edge:
+            # As padding, not as ceil_mode: what that makes of the average has changed between runtimes.
+            pads = [0, 0, _past_edge(layer, layer.in_height), _past_edge(layer, layer.in_width)]
         return self._add(
             "AveragePool", layer, inputs,
+            kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=pads, count_include_pad=0,
+        )  # fmt: skip
+
+    def add_max_pool(self, layer: LayerSpec, inputs: Sequence[str]) -> str:
+        """Padding is never the maximum."""
+        return self._add(
+            "MaxPool", layer, inputs,
             kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=[layer.padding] * 4,
-            count_include_pad=0,
         )  # fmt: skip
 
     def add_global_pool(self, layer: LayerSpec, inputs: Sequence[str]) -> str:
@@ -145,12 +155,18 @@ class _Graph:
         return name
 
 
+def _past_edge(layer: LayerSpec, size: int) -> int:
+    """By how many pixels the last window reaches past the edge of a map of that size."""
+    return (layer.kernel - size) % layer.stride
+
+
 _ADDERS: dict[LayerKind, Callable[[_Graph, LayerSpec, Sequence[str]], str]] = {
     LayerKind.CONV: _Graph.add_conv,
     LayerKind.LINEAR: _Graph.add_linear,
     LayerKind.BATCH_NORM: lambda graph, layer, inputs: inputs[0],
     LayerKind.ACTIVATION: lambda graph, layer, inputs: inputs[0],
     LayerKind.AVERAGE_POOL: _Graph.add_average_pool,
+    LayerKind.MAX_POOL: _Graph.add_max_pool,
     LayerKind.GLOBAL_POOL: _Graph.add_global_pool,
     LayerKind.ADD: _Graph.add_sum,
     LayerKind.SCALE: _Graph.add_scale,

@@ -283,7 +283,12 @@ def _module(layer: LayerSpec, tensors: Sequence[str]) -> str:
 
 def _average_pool(layer: LayerSpec, tensors: Sequence[str]) -> str:
     sizes = f"{layer.kernel}, {layer.stride}, {layer.padding}"
-    return f"F.avg_pool2d({tensors[0]}, {sizes}, count_include_pad=False)"
+    reach = "ceil_mode=True, " if layer.reaches_past_edge else ""
+    return f"F.avg_pool2d({tensors[0]}, {sizes}, {reach}count_include_pad=False)"
+
+
+def _max_pool(layer: LayerSpec, tensors: Sequence[str]) -> str:
+    return f"F.max_pool2d({tensors[0]}, {layer.kernel}, {layer.stride}, {layer.padding})"
 
 
 _OPERATIONS: dict[LayerKind, Callable[[LayerSpec, Sequence[str]], str]] = {
@@ -292,6 +297,7 @@ _OPERATIONS: dict[LayerKind, Callable[[LayerSpec, Sequence[str]], str]] = {
     LayerKind.LINEAR: lambda layer, tensors: _module(layer, [f"{tensors[0]}.flatten(1)"]),
     LayerKind.ACTIVATION: lambda _, tensors: tensors[0],
     LayerKind.AVERAGE_POOL: _average_pool,
+    LayerKind.MAX_POOL: _max_pool,
     LayerKind.GLOBAL_POOL: lambda _, tensors: f"{tensors[0]}.mean((2, 3), keepdim=True)",
     LayerKind.ADD: lambda _, tensors: " + ".join(tensors),
     LayerKind.SCALE: lambda _, tensors: " * ".join(tensors),

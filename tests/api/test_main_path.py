@@ -23,6 +23,7 @@ from nas.job import JobKind, JobState
 from nas.recipes import recipe_from_json
 from nas.store import supernets
 from nas.trial import Provenance, wilson_interval
+from search_spaces import SPACES
 from tests.api.conftest import ACCURACIES, DIGITS
 from tests.api.worker import CHECKPOINT, NUM_VAL, REPORT, SPACE, costs_of, ladder
 
@@ -69,6 +70,13 @@ def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):
     assert supernet["progress"] == {"phase": "work", "done": 1, "total": 2, "eta_seconds": None}
     assert supernet["curves"] == supernet.curves()
     assert [point["train_loss"] for point in supernet.curves()] == [2.0]
+
+
+@pytest.mark.parametrize("search_space", SPACES)
+def test_every_space_may_be_trained(client, search_space):
+    dataset = client.datasets.create(DIGITS)
+    supernet = client.supernets.create(dataset.id, search_space)
+    assert (supernet["search_space"], supernet.state) == (search_space, JobState.QUEUED)
 
 
 def test_a_supernet_tells_where_its_training_departed_from_an_undisturbed_one(supernet, database):

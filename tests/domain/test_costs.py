@@ -75,6 +75,41 @@ def test_the_published_ends_and_the_check_row_of_ofa():
         assert (found["params"], found["macs"]) == (params, macs)
 
 
+ATTENTIVE_NAS = {
+    "A0": (192, "16 16 24 32 64 112 192 216 1792", "3333333", "1444466", "1333331", 203.39),
+    "A1": (224, "16 16 24 32 64 112 192 216 1984", "3335353", "1444466", "1333331", 279.24),
+    "A2": (224, "16 16 24 32 64 112 200 224 1984", "3333353", "1454466", "1333341", 316.73),
+    "A3": (224, "16 16 24 32 64 112 208 224 1984", "3335333", "1444466", "2334351", 356.52),
+}
+"""Published networks: resolution, widths, and by stage kernel, expansion and depth; millions of MACs."""
+
+
+@pytest.mark.parametrize("name", ATTENTIVE_NAS)
+def test_the_published_networks_of_attentive_nas_have_their_macs(name):
+    resolution, widths, kernels, expansions, depths, published = ATTENTIVE_NAS[name]
+    space = SPACES["attentive_nas"]
+    architecture = space.parse(
+        {
+            "resolution": resolution,
+            "width": [int(width) for width in widths.split()],
+            "kernel_size": [int(kernel) for kernel in kernels],
+            "expand_ratio": [int(expansion) for expansion in expansions],
+            "depth": [int(depth) for depth in depths],
+        }
+    )
+    assert round(costs(space, architecture)["macs"] / 1e6, 2) == published
+
+
+def test_resnet_50d_is_a_network_of_ofa_resnet50_and_costs_what_follows_from_resnet_50():
+    space = SPACES["ofa_resnet50"]
+    resnet_50d = space.parse({"d": [2, 1, 2, 2, 1], "e": [0.25] * 18, "w": [2] * 6, "r": 224})
+    # ResNet-50, its 7 × 7 stem of 64 filters replaced by three 3 × 3 of 32, 32 and 64.
+    stem, deep_stem = 7 * 7 * 3 * 64, 3 * 3 * (3 * 32 + 32 * 32 + 32 * 64)
+    found = costs(space, resnet_50d)
+    assert found["params"] == 25_557_032 - (stem + 2 * 64) + deep_stem + 2 * (32 + 32 + 64)
+    assert found["macs"] == 4_089_184_256 + (deep_stem - stem) * 112 * 112
+
+
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("options", [{}, {"num_classes": 7, "in_channels": 1}])
 def test_the_vectorised_path_equals_the_lowering(name, options):

@@ -116,6 +116,39 @@ def test_the_size_of_the_depth_spaces_is_the_papers_formula():
     assert SPACES["micro"].size() == 3 * (2 * (9 + 9**2 + 9**3)) ** 4
 
 
+def test_the_size_of_the_spaces_with_elastic_width_is_the_product_of_their_tables():
+    by_stage = [2 * 2 * 2, 2 * 3 * 2 * 3, 2 * 4 * 2 * 3, 2 * 4 * 2 * 3, 3 * 6 * 2 * 3, 4 * 6 * 2, 2 * 2 * 2]
+    assert SPACES["attentive_nas"].size() == 4 * 2 * np.prod(by_stage) * 2
+    stages = [3 * sum(3 ** (base + extra) for extra in (0, 1, 2)) for base in (2, 2, 4, 2)]
+    # Inside the stem two of the three multipliers round to one width.
+    assert SPACES["ofa_resnet50"].size() == 25 * 2 * 2 * 3 * np.prod(stages)
+
+
+def test_attentive_nas_descriptions_name_the_ends():
+    space = SPACES["attentive_nas"]
+    largest = {
+        "resolution": 288,
+        "width": [24, 24, 32, 40, 72, 128, 216, 224, 1984],
+        "kernel_size": [5] * 7,
+        "expand_ratio": [1, 6, 6, 6, 6, 6, 6],
+        "depth": [2, 5, 6, 6, 8, 8, 2],
+    }
+    assert space.parse(largest) == space.largest()
+    assert space.largest()["head.width"] == 1984
+
+
+def test_ofa_resnet_descriptions_name_the_ends_and_their_placeholders_are_ignored():
+    space = SPACES["ofa_resnet50"]
+    largest = {"d": [2] * 5, "e": [0.35] * 18, "w": [2] * 6, "r": 224}
+    assert space.parse(largest) == space.largest()
+    smallest = {"d": [0] * 5, "e": [0.2] * 18, "w": [0] * 6, "r": 128}
+    assert space.parse(smallest) == space.smallest()
+    # The two narrower stems are one.
+    assert space.parse({**smallest, "w": [1] + [0] * 5}) == space.smallest()
+    unused = [0.2, 0.2, None, None] * 2 + [0.2] * 4 + [None, None] + [0.2, 0.2, None, None]
+    assert space.parse({**smallest, "e": unused}) == space.smallest()
+
+
 def test_ofa_dictionaries_are_read_and_their_placeholders_ignored():
     space = SPACES["ofa_mobilenetv3"]
     description = {"ks": [7] * 20, "e": [6] * 20, "d": [2] * 5, "r": 224}
@@ -144,6 +177,15 @@ def test_ofa_dictionaries_are_read_and_their_placeholders_ignored():
         ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [5] * 20, "d": [2] * 5, "r": 224}, "expansion 5 is not in"),
         ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 225}, "225 is not in"),
         ("ofa_mobilenetv3", {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "z": 1}, "'z' is unknown"),
+        ("attentive_nas", {"width": [16] * 8}, "list of 9"),
+        ("attentive_nas", {"width": [16] * 9, "ks": [3]}, "'ks' is unknown"),
+        ("attentive_nas", {"depth": [3] * 7, "kernel_size": 3, "width": [16] * 9}, "'kernel_size' must be"),
+        ("attentive_nas", {"ks": [3]}, "no decision of space 'attentive_nas'"),
+        ("ofa_resnet50", {"d": [2] * 4, "e": [0.2] * 18, "w": [0] * 6}, "list of 5"),
+        ("ofa_resnet50", {"d": [1] + [2] * 4, "e": [0.2] * 18, "w": [0] * 6}, r"d 1 is not in \(0, 2\)"),
+        ("ofa_resnet50", {"d": [2] * 5, "e": [0.2] * 18, "w": [0.65] * 6}, r"w 0.65 is not in \(0, 1, 2\)"),
+        ("ofa_resnet50", {"d": [2] * 5, "e": [0.3] * 18, "w": [0] * 6}, "expansion 0.3 is not in"),
+        ("ofa_resnet50", {"d": [2] * 5, "e": [0.2] * 18, "w": [0] * 6, "ks": 3}, "'ks' is unknown"),
         ("nas_bench_macro", "0123", "takes 8 digits"),
         ("nas_bench_macro", "01230123", "takes 8 digits"),
         ("nas_bench_201", "|none~0|+|none~0|none~1|", "is not of the form"),

@@ -6,6 +6,7 @@ import torch
 
 from nas.layers import IMAGE, Act, LayerKind, LoweringBuilder
 from search_spaces import SPACES
+from supernet.elastic.stateless import run_stateless
 from supernet.export import build_onnx
 from supernet.export.gates import ONNX_TOLERANCE
 from supernet.extract import PlainNetwork
@@ -24,7 +25,8 @@ def max_difference(network, images):
 @pytest.mark.parametrize("space_name", SPACES)
 def test_onnx_runtime_agrees_with_torch(space_name):
     supernet = random_supernet(space_name)
-    for architecture in sampled_architectures(supernet.space, 1 if space_name == "ofa_mobilenetv3" else 3):
+    is_large = supernet.space.resolutions_px()[-1] > 32
+    for architecture in sampled_architectures(supernet.space, 1 if is_large else 3):
         network = calibrated_network(supernet, architecture)
         images = random_images(network.layers[0].in_height, count=2)
         assert max_difference(network, images) <= ONNX_TOLERANCE
@@ -41,7 +43,8 @@ def test_every_kind_of_layer_and_activation_has_an_onnx_form():
     net = LoweringBuilder(3, 8)
     tensor = net.conv("conv", IMAGE, 8, kernel=3, bias=True, act=Act.HARD_SIGMOID)
     tensor = net.batch_norm("norm", tensor, act=Act.SWISH)
-    tensor = net.average_pool("pool", tensor, kernel=3, stride=2)
+    tensor = net.average_pool("pool", tensor, kernel=3, stride=1)
+    tensor = net.max_pool("max", tensor, kernel=3, stride=2)
     factors = net.activation("act", net.global_pool("squeeze", tensor), Act.HARD_SWISH)
     scaled = net.scale("scale", tensor, factors)
     tensor = net.add("add", tensor, scaled, net.zeros("zeros", tensor), act=Act.RELU)
@@ -51,6 +54,19 @@ def test_every_kind_of_layer_and_activation_has_an_onnx_form():
     assert {layer.act for layer in layers} == {*Act, None}
     network = PlainNetwork(layers).eval()
     assert max_difference(network, random_images(8)) <= 1e-6
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 7])
+def test_halving_a_map_averages_what_lies_within_it(side):
+    net = LoweringBuilder(3, side)
+    tensor = net.average_pool("pool", IMAGE, kernel=2, stride=2)
+    net.linear("linear", net.global_pool("mean", net.conv("conv", tensor, 8, kernel=3)), 10)
+    layers = net.layers()
+    network = PlainNetwork(layers).eval()
+    halved = run_stateless(layers[0], [torch.ones(1, 3, side, side)])
+    assert halved.shape[2:] == (layers[0].out_height, layers[0].out_width) == ((side + 1) // 2,) * 2
+    assert bool((halved == 1).all())
+    assert max_difference(network, random_images(side)) <= 1e-6
 
 
 def test_weights_are_called_as_in_the_state_dict():

@@ -19,7 +19,7 @@ from tests.export.examples import (
     sampled_architectures,
 )
 
-NUM_ARCHITECTURES = {"ofa_mobilenetv3": 1, "nas_bench_201": 8}
+NUM_ARCHITECTURES = {"ofa_mobilenetv3": 1, "attentive_nas": 1, "ofa_resnet50": 1, "nas_bench_201": 8}
 
 
 def assert_same_bits(network, images):
@@ -65,6 +65,16 @@ def test_a_tensor_read_late_survives_others_of_its_name():
     net.linear("i.linear", net.global_pool("i.pool", sixth), 10)
     network = PlainNetwork(net.layers()).eval()
     assert_same_bits(network, random_images(8))
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_pools_are_the_same_for_maps_of_odd_and_of_even_size(side):
+    net = LoweringBuilder(3, side)
+    tensor = net.max_pool("a.pool", net.conv("a.conv", IMAGE, 8), kernel=3, stride=2)
+    tensor = net.average_pool("b.pool", tensor, kernel=2, stride=2)
+    tensor = net.average_pool("c.pool", tensor, kernel=3, stride=1)
+    net.linear("d.linear", net.global_pool("d.pool", tensor), 10)
+    assert_same_bits(PlainNetwork(net.layers()).eval(), random_images(side))
 
 
 def test_source_needs_nothing_but_torch_and_safetensors():

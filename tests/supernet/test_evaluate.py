@@ -21,7 +21,7 @@ from supernet.data.batches import calibration_batches, evaluation_batches
 from supernet.evaluate import CALIBRATION_BATCH_SIZE, EVALUATION_BATCH_SIZE, SubnetEvaluator
 from supernet.extract import extract
 from supernet.graph import run_block, run_layers, split_into_blocks
-from supernet.pieces import run_in_pieces
+from supernet.pieces import SMALLEST_PIECE, _piece_sizes, run_in_pieces
 from supernet.prefixes import Prefix, PrefixCache
 from tests.supernet.networks import SUPERNET_SPACES, make_images, make_supernet, sample_architectures
 
@@ -178,3 +178,15 @@ def test_a_prefix_is_found_by_networks_that_begin_with_it_and_by_no_others():
     assert cache.longest(("val", 1), largest, (1, 2, 3)) is None
     # The stem of another resolution is another layer.
     assert cache.longest(("val", 0), smallest, (1, 2, 3)) is None
+
+
+@pytest.mark.parametrize("num_images", [32, 64, 100, 500, 512, 577, 1000])
+def test_pieces_are_multiples_of_the_smallest_and_none_is_smaller(num_images):
+    num_pieces = 1
+    while num_pieces * SMALLEST_PIECE <= num_images:
+        sizes = _piece_sizes(num_images, num_pieces)
+        assert sum(sizes) == num_images
+        assert min(sizes) >= SMALLEST_PIECE
+        assert all(size % SMALLEST_PIECE == 0 for size in sizes[:-1])
+        assert len(sizes) <= 2 * num_pieces
+        num_pieces *= 2

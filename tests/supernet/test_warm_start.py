@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from nas.errors import ArtifactError
-from search_spaces import SPACES
 from supernet.batchnorm import Statistics, recalibrate
 from supernet.extract import extract
 from supernet.network import WEIGHTED, Supernet, slot_key
 from supernet.warm_start import Carried, copy_supernet, write_network
+from tests.small_spaces import SMALL_SPACES
 from tests.supernet.networks import SUPERNET_SPACES, make_images, make_supernet, sample_architectures
 
 NAMES = tuple("abcdefghij")
@@ -17,7 +17,7 @@ NAMES = tuple("abcdefghij")
 
 def fresh(space="micro_8", *, num_classes=10, in_channels=3, kernel_transform=False, seed=5):
     return Supernet(
-        SPACES[space],
+        SMALL_SPACES[space],
         num_classes=num_classes,
         in_channels=in_channels,
         kernel_transform=kernel_transform,

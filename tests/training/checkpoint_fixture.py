@@ -29,7 +29,7 @@ NUM_STEPS_AFTER = 3
 TINY = MBConvSpace(
     name="tiny",
     resolutions=(8,),
-    stem_width=8,
+    stem_widths=(8,),
     stem_stride=2,
     stages=(
         Stage(

@@ -91,14 +91,23 @@ class Site:
                 spec={"source": source, "split": SPLIT},
             )
 
-    def add_supernet(self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE, warm_start=None, seed=7):
+    def add_supernet(
+        self,
+        dataset_id: str,
+        *,
+        search_space: str = SPACE.name,
+        num_workers: int = 1,
+        recipe=RECIPE,
+        warm_start=None,
+        seed=7,
+    ):
         with self.database.begin() as session:
             return supernets.create(
                 session,
                 display_name="net",
                 labels={},
                 dataset_id=dataset_id,
-                search_space=SPACE.name,
+                search_space=search_space,
                 recipe=recipe,
                 seed=seed,
                 num_workers=num_workers,
