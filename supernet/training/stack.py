@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipe_choices import BatchNormKind, DistillationKind, PrecisionKind, RatePolicy, SamplerKind
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
@@ -19,6 +19,7 @@ from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.precision import Bfloat16Autocast, FullPrecision, Precision
 from supernet.training.regularisation import LargestOnly, Regularisation
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
@@ -41,6 +42,7 @@ class Stack:
     learning_rate: LearningRate
     regularisation: Regularisation
     batch_norm: BatchNormPolicy
+    precision: Precision
     loss_meter: LossMeter = field(default_factory=LossMeter)
 
     @property
@@ -55,6 +57,7 @@ class Stack:
             "learning_rate": self.learning_rate,
             "regularisation": self.regularisation,
             "batch_norm": self.batch_norm,
+            "precision": self.precision,
             "loss_meter": self.loss_meter,
         }
 
@@ -89,6 +92,7 @@ def build_stack(
         learning_rate=_learning_rate(recipe, num_steps),
         regularisation=LargestOnly(dropout=recipe.dropout),
         batch_norm=_batch_norm(recipe),
+        precision=_precision(recipe),
     )
 
 
@@ -103,7 +107,11 @@ def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "recipe": recipe.to_json(), "strategies": strategies}
 
 
-_STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm.__name__}
+_STRATEGIES_BEFORE = {
+    "data": UniformData.__name__,
+    "batch_norm": LocalBatchNorm.__name__,
+    "precision": FullPrecision.__name__,
+}
 """Of records made before a run had them: what was done then."""
 
 
@@ -121,6 +129,14 @@ def _batch_norm(recipe: Recipe) -> BatchNormPolicy:
             return LocalBatchNorm()
         case BatchNormKind.SYNCHRONISED:
             return SynchronisedBatchNorm()
+
+
+def _precision(recipe: Recipe) -> Precision:
+    match recipe.precision:
+        case PrecisionKind.FLOAT32:
+            return FullPrecision()
+        case PrecisionKind.BFLOAT16:
+            return Bfloat16Autocast()
 
 
 def _distillation(recipe: Recipe) -> Distillation:

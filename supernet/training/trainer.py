@@ -241,10 +241,12 @@ class Trainer:
             return self._forward(slot, context, normalise, dropout)
 
     def _forward(self, slot: Slot, context: StepContext, normalise: Normaliser, dropout: float) -> Tensor:
-        logits: Tensor = self.supernet(
-            context.images, slot.architecture, dropout=dropout, normalise=normalise
-        )
-        return logits
+        with self.stack.precision.forward(self._device):
+            logits: Tensor = self.supernet(
+                context.images, slot.architecture, dropout=dropout, normalise=normalise
+            )
+        # Losses are too small and too many to be added up in fewer digits.
+        return logits.to(self._gradients.values.dtype)
 
     def _mean(self, losses_n: Tensor, draw: DataDraw, part: slice) -> Tensor:
         """This rank's share of the mean loss over the whole batch."""
