@@ -29,7 +29,7 @@ from supernet.training.paths import Role, Slot, StepContext
 from supernet.training.rng import Stream, torch_seeded
 from supernet.training.shrink import Phase
 from supernet.training.stack import Stack, completed_record
-from supernet.training.state import TrainingState, differences, environment_of
+from supernet.training.state import TrainingState, differences, environment_of, repeats_bits
 
 
 class TrainingDivergedError(NasError):
@@ -327,6 +327,8 @@ class Trainer:
             strategy.load_state_dict(state.strategies.get(name, {}))
         self.step = state.step
         found = differences(state.environment, self._environment())
+        if not repeats_bits(self._device):
+            found = (*found, f"device: {self._device.type} does not repeat its sums bit for bit")
         self.departures = (*state.departures, *(f"step {state.step}: {line}" for line in found))
         return found
 
