@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import best, cifar10, costs, depthwise, evaluation, images, pareto, plot, spinning, step
+from bench import best, cifar10, costs, depthwise, evaluation, images, pareto, plot, ranks, spinning, step
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "best": best.main,
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluation": evaluation.main,
     "images": images.main,
     "pareto": pareto.main,
+    "ranks": ranks.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
@@ -30,6 +31,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "evaluation": ("--pairs", "1", "--space", "micro"),
     "images": ("--images", "300", "--pairs", "1"),
     "pareto": ("--points", "1000"),
+    "ranks": ("--epochs", "1"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),
