@@ -19,6 +19,7 @@ from bench import (
     pareto,
     plot,
     ranking,
+    ranks,
     spinning,
     step,
 )
@@ -32,6 +33,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluation": evaluation.main,
     "images": images.main,
     "pareto": pareto.main,
+    "ranks": ranks.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
@@ -46,6 +48,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "evaluation": ("--pairs", "1", "--space", "micro"),
     "images": ("--images", "300", "--pairs", "1"),
     "pareto": ("--points", "1000"),
+    "ranks": ("--epochs", "1"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),

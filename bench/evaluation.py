@@ -34,6 +34,7 @@ from supernet.data import (
     load_listing,
     make_splits,
 )
+from supernet.device import take_device
 from supernet.evaluate import SEARCH_KEPT_BYTES, SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training import tune_malloc
@@ -49,17 +50,21 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench evaluation")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--space", choices=SEARCHED, action="append", help="only these; by default all")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1 or auto; on CUDA the clock is timed"
+    )
     options = parser.parse_args(arguments)
     tune_malloc()
     torch.set_num_threads(1)
+    device = take_device(options.device)
     for name in options.space or SEARCHED:
         space, (parents, children) = SPACES[name], SEARCHED[name]
         rng = np.random.default_rng(0)
         random = [space.sample(rng) for _ in range(4)]
         searched = _mutants(space, rng, parents=parents, children=children)
         for networks, how in ((random, "random"), (searched, "as in a search")):
-            paired = _compare(space, networks, options.pairs)
-            print(paired.line(f"{len(networks)} networks of {name}, {how}, 1 thread"), flush=True)
+            paired = _compare(space, networks, options.pairs, device)
+            print(paired.line(f"{len(networks)} networks of {name}, {how}, 1 thread, {device}"), flush=True)
 
 
 def _mutants(
@@ -71,10 +76,12 @@ def _mutants(
     return [networks[i] for i in rng.permutation(len(networks))]
 
 
-def _compare(space: SearchSpace, networks: Sequence[Architecture], pairs: int) -> Paired:
-    data = ResizedSplits(_splits(space.resolutions_px()[-1]))
-    ours = Supernet(space, num_classes=len(CLASSES)).eval()
-    plain = ReferenceSupernet(space, num_classes=len(CLASSES))
+def _compare(
+    space: SearchSpace, networks: Sequence[Architecture], pairs: int, device: torch.device
+) -> Paired:
+    data = ResizedSplits(_splits(space.resolutions_px()[-1]), device=device)
+    ours = Supernet(space, num_classes=len(CLASSES)).to(device).eval()
+    plain = ReferenceSupernet(space, num_classes=len(CLASSES)).to(device)
     calibration = data.splits.train.take(data.splits.calibration)
     images = [_plain_images(data, part) for part in (calibration, data.splits.val)]
 
@@ -91,7 +98,7 @@ def _compare(space: SearchSpace, networks: Sequence[Architecture], pairs: int) -
                 for batch in images[1].split(REFERENCE_BATCH_SIZE):
                     own(batch, layers).argmax(dim=1)
 
-    return time_paired(measure_ours, measure_reference, pairs=pairs)
+    return time_paired(measure_ours, measure_reference, pairs=pairs, device=device)
 
 
 def _splits(side: int) -> DataSplits:

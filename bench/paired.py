@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
+from supernet.device import CPU
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
@@ -30,14 +34,26 @@ class Paired:
         )
 
 
-def time_paired(ours: Callable[[], object], reference: Callable[[], object], *, pairs: int = 7) -> Paired:
-    """Both once to warm up, then in turn."""
+def time_paired(
+    ours: Callable[[], object],
+    reference: Callable[[], object],
+    *,
+    pairs: int = 7,
+    device: torch.device = CPU,
+) -> Paired:
+    """Both once to warm up, then in turn: CPU seconds, or seconds until a CUDA device is done."""
+    clock = _cuda_clock if device.type == "cuda" else time.process_time
     ours()
     reference()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(pairs):
         for way, taken in zip((ours, reference), times, strict=True):
-            started = time.process_time()
+            started = clock()
             way()
-            taken.append(time.process_time() - started)
+            taken.append(clock() - started)
     return Paired(ours_s=times[0], reference_s=times[1])
+
+
+def _cuda_clock() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()

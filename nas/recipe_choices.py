@@ -151,6 +151,15 @@ class BatchNormKind(StrEnum):
     """Those of the whole batch, exchanged at every layer: the gradients of one process."""
 
 
+class PrecisionKind(StrEnum):
+    """In which numbers the networks of a step are run; weights and their updates are float32 in either."""
+
+    FLOAT32 = "float32"
+    """In those of the weights."""
+    BFLOAT16 = "bfloat16"
+    """Convolutions and products in bfloat16, losses and batch-norm statistics in float32 (autocast)."""
+
+
 class ClipKind(StrEnum):
     """How large gradients are cut."""
 

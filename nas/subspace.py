@@ -14,7 +14,12 @@ from nas.space import Decision, SearchSpace, is_active
 
 @dataclass(frozen=True)
 class SubSpace:
-    """A part of a space; its networks are networks of the whole, and all weights are shared."""
+    """A part of a space; its networks are networks of the whole, and all weights are shared.
+
+    What is drawn is spelled canonically. Where one network has several spellings, the canonical one may name
+    options that were left out, unless the decisions that it exchanges all keep the same options: the layers
+    of a stage of `nas_bench_macro`, say.
+    """
 
     space: SearchSpace
     """The whole."""

@@ -54,7 +54,8 @@ class SubnetEvaluator:
         max_kept_bytes: int = 0,
         stop_check: StopCheck = never_stop,
     ) -> None:
-        """`checkpoint` is the SHA-256 of the supernet's weights: it names what was measured.
+        """`checkpoint` is the SHA-256 of the supernet's weights: it names what was measured. The data is on
+        the supernet's device.
 
         Up to `max_kept_bytes` of activations are kept for networks that begin alike. That is for weights
         that change no more: leave it at 0 while the supernet trains. `stop_check` is called before each
@@ -86,7 +87,10 @@ class SubnetEvaluator:
         batches = evaluation_batches(self._data, split, resolution, EVALUATION_BATCH_SIZE)
         with torch.no_grad():
             predictions = torch.cat(
-                [logits_of(images).argmax(dim=1) for images, _ in _until_stopped(batches, self._stop_check)]
+                [
+                    logits_of(images).argmax(dim=1).cpu()
+                    for images, _ in _until_stopped(batches, self._stop_check)
+                ]
             )
         return self._evaluation(architecture, split, predictions, started)
 
@@ -143,8 +147,8 @@ class _Subject:
 
     @torch.no_grad()
     def predictions(self, split: Split) -> Tensor:
-        """(N,) the classes that the network finds."""
-        return torch.cat([logits.argmax(dim=1) for logits in self.logits(split)])
+        """(N,) the classes that the network finds, on the processor."""
+        return torch.cat([logits.argmax(dim=1).cpu() for logits in self.logits(split)])
 
     @torch.no_grad()
     def logits(self, split: Split) -> Iterator[Tensor]:

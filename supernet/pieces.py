@@ -26,8 +26,11 @@ def run_in_pieces(
 ) -> Tensor:
     """The last block's output, `x` being that of the layer before the first; as in one go, only sooner.
 
-    For layers that treat each image by itself: batch norm with given statistics.
+    For layers that treat each image by itself: batch norm with given statistics. Other devices than the
+    processor have use for the whole batch at once.
     """
+    if x.device.type != "cpu":
+        return _run_blocks(layers, blocks, x, run_layer)
     for num_pieces, group in groupby(blocks, key=lambda block: _num_pieces(layers, block, len(x))):
         together = list(group)
         sizes = _piece_sizes(len(x), num_pieces)

@@ -13,9 +13,11 @@ from nas.errors import NasError
 from nas.trial import Evaluation
 from search_spaces import SPACES
 from supernet.data import ResizedSplits
+from supernet.device import CPU, take_device
 from supernet.evaluate import SEARCH_KEPT_BYTES, SubnetEvaluator
 from supernet.training.memory import tune_malloc
 from workers.datasets import DatasetReference
+from workers.devices import device_on_ray, gpus_each
 from workers.weights import SupernetDescription, load_weights
 
 _WAIT_S = 0.5
@@ -28,14 +30,22 @@ class EvaluationActor:
     """One single-threaded measuring process."""
 
     def __init__(
-        self, description: SupernetDescription, weights: bytes, checkpoint: str, data: DatasetReference
+        self,
+        description: SupernetDescription,
+        weights: bytes,
+        checkpoint: str,
+        data: DatasetReference,
+        device_name: str,
     ) -> None:
         tune_malloc()
         torch.set_num_threads(1)
+        device = take_device(device_name)
         self._space = SPACES[description.search_space]
-        supernet = load_weights(description, weights)
         self._evaluator = SubnetEvaluator(
-            supernet, ResizedSplits(data.load()), checkpoint=checkpoint, max_kept_bytes=SEARCH_KEPT_BYTES
+            load_weights(description, weights).to(device),
+            ResizedSplits(data.load(), device=device),
+            checkpoint=checkpoint,
+            max_kept_bytes=SEARCH_KEPT_BYTES,
         )
 
     def evaluate(self, architecture: dict[str, Any]) -> Evaluation:
@@ -55,13 +65,19 @@ class RayEvaluator:
         data: DatasetReference,
         num_actors: int,
         check: Callable[[], None],
+        device: str = CPU.type,
     ) -> None:
-        """`check` is called while waiting and raises when the work is to stop."""
+        """`check` is called while waiting and raises when the work is to stop. On `device` auto or cuda the
+        actors share the cluster's GPUs.
+        """
         self._check = check
+        num_gpus = gpus_each(device, num_actors)
         # One copy in the object store for all actors; held, for a restarted actor reads it again.
         self._weights = ray.put(weights)
+        actor = EvaluationActor.options(num_gpus=num_gpus)
         self._actors = [
-            EvaluationActor.remote(description, self._weights, checkpoint, data) for _ in range(num_actors)
+            actor.remote(description, self._weights, checkpoint, data, device_on_ray(num_gpus))
+            for _ in range(num_actors)
         ]
 
     def evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from nas.errors import NasError
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
 from workers.context import WorkerDrainingError
+from workers.devices import gpus_each
 from workers.training import Observer, TrainingPlan, WarmStartPoint, check_plan, train
 
 _POLL_S = 1.0
@@ -138,14 +140,23 @@ def train_on_ray(
             f"num_workers {num_workers} is more than the {num_cpus} CPUs that Ray has; "
             "ask for fewer, or add machines to the cluster"
         )
+    num_gpus = gpus_each(plan.device, num_workers)
+    if 0 < num_gpus < 1:
+        raise NasError(
+            f"num_workers {num_workers} is more than the GPUs that Ray has, and each worker needs its own; "
+            "ask for fewer, or set NAS_DEVICE to cpu"
+        )
     # Ray would try three times what fails each time.
     check_plan(plan, num_workers=num_workers)
     board = NoticeBoard.remote()
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={"plan": plan, "board": board},
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1}),
+        # Gloo also where there are GPUs: what ranks say of themselves lies with the processor.
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if num_gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=num_gpus > 0, resources_per_worker={"CPU": 1}
+        ),
         run_config=RunConfig(
             # Beside the run's own checkpoints, and so removed with them.
             storage_path=str(plan.checkpoints / "ray"),
@@ -201,7 +212,8 @@ def _forward(board: Any, observer: Observer) -> None:
 
 def _train_rank(config: dict[str, Any]) -> None:
     collective = TorchCollective()
-    plan: TrainingPlan = config["plan"]
+    # The GPU that Ray has given this rank, or the processor.
+    plan: TrainingPlan = replace(config["plan"], device=str(ray.train.torch.get_device()))
     board = config["board"]
     # To Ray an exception is a failure, after which it starts all ranks again: in vain, once one has told
     # of an error or all have been asked to stop.

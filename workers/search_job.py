@@ -26,7 +26,8 @@ from nas.store.database import Database
 from nas.store.jobs import JobQueue, add_event
 from nas.store.tables import SearchRow
 from nas.trial import Evaluation
-from supernet.training.state import differences, machine_of
+from supernet.device import CPU, take_device
+from supernet.training.state import differences, machine_of, repeats_bits
 from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
@@ -50,10 +51,12 @@ class SearchJob:
         database: Database,
         *,
         open_evaluator: Callable[[TrainedSupernet, Callable[[], None]], OpenEvaluator],
+        device: str = CPU.type,
     ) -> None:
-        """`open_evaluator` comes from the wiring: it says what measures."""
+        """`open_evaluator` comes from the wiring: it says what measures, on the device of this name."""
         self._database = database
         self._open_evaluator = open_evaluator
+        self._device = device
 
     def run(self, job: Job, context: JobContext) -> Finish:
         """Search to the end; a search that was killed repeats only what was in flight."""
@@ -72,7 +75,7 @@ class SearchJob:
         context.report("search", 0, loop.num_trials)
         recorder = _Recorder(job.id, row, trained, context, num_trials=loop.num_trials)
         recorder.recall(self._database)
-        _tell_start(self._database, job, context)
+        _tell_start(self._database, job, context, take_device(self._device))
         opened = self._open_evaluator(trained, context.check)
         try:
             outcome = loop.run(partial(recorder.evaluate, opened.evaluator), on_round=recorder.on_round)
@@ -86,17 +89,19 @@ class SearchJob:
         return finish
 
 
-def _tell_start(database: Database, job: Job, context: JobContext) -> None:
+def _tell_start(database: Database, job: Job, context: JobContext, device: torch.device) -> None:
     """Tell where the search measures, and whether what it repeats is still measured to the same bits.
 
     Where actors run on other machines than this one, theirs is not seen.
     """
-    here = machine_of(torch.device("cpu"))
+    here = machine_of(device)
     attempts = JobQueue(database).events_of_kinds(job.id, (_STARTED, _RESUMED))
     departures: list[str] = []
     if attempts:
         last = attempts[-1].payload
         departures = [*last["departures"], *differences(last["machine"], here)]
+        if not repeats_bits(device):
+            departures.append(f"device: {device.type} does not repeat its sums bit for bit")
     payload = {"machine": here, "is_exact": not departures, "departures": departures}
     with context.transaction() as session:
         add_event(session, job.id, _RESUMED if attempts else _STARTED, payload)

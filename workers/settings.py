@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from supernet.device import AUTO
 from supernet.export.bundle import MAX_IMAGES_IN_ZIP_BYTES
 
 
@@ -21,6 +22,9 @@ class WorkerSettings(BaseSettings):
     """Scratch of this machine: decoded data sets and training checkpoints. Losing it costs time only."""
     num_threads: int = Field(default=2, ge=1)
     """Threads of a training in one process; resume is exact only with the same number."""
+    device: str = Field(default=AUTO, pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """What training and searches compute on; auto: CUDA where there is a GPU. What is published is always
+    measured on the processor."""
     num_evaluators: int = Field(default=2, ge=1)
     """Single-threaded Ray actors that measure networks during a search."""
     lease_s: float = Field(default=20.0, ge=1)

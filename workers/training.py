@@ -18,6 +18,7 @@ from nas.space import SearchSpace
 from nas.store.supernets import TrainingPoint
 from nas.trial import Split
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentation_for
+from supernet.device import CPU, take_device
 from supernet.evaluate import SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training.checkpoint import (
@@ -54,6 +55,8 @@ class TrainingPlan:
     """Folder of this run's checkpoints; it must reach every process that may resume it."""
     num_threads: int
     """Of each process; a run that goes on keeps the number it began with."""
+    device: str = CPU.type
+    """As `take_device` names it."""
     checkpoint_interval_s: float = 20.0
     """A killed run repeats at most this much."""
     elapsed_before_s: float = 0.0
@@ -126,8 +129,10 @@ class _Run:
         self._observer = observer
         self._splits = plan.data.load()
         recipe = recipe_from_json(plan.recipe)
-        self._batches = _training_batches(plan, self._splits, recipe)
-        self._supernet = plan.supernet.build(seed=plan.seed)
+        device = take_device(plan.device)
+        self._batches = _training_batches(plan, self._splits, recipe, device)
+        # Made on the processor: the same weights on every device.
+        self._supernet = plan.supernet.build(seed=plan.seed).to(device)
         stack = _stack(plan, self._supernet.space, self._batches, recipe)
         if plan.start is not None and collective.rank == 0:
             # The trainer gives all ranks the weights of this one.
@@ -138,10 +143,10 @@ class _Run:
             stack,
             collective=collective,
             data_id=self._splits.fingerprint,
-            rank_kinds=kinds_of_ranks(collective, torch.device("cpu")),
+            rank_kinds=kinds_of_ranks(collective, device),
             warm_start=None if plan.start is None else plan.start.sha256,
         )
-        self._probe = _Probe(self._supernet, self._splits, observer.check)
+        self._probe = _Probe(self._supernet, ResizedSplits(self._splits, device=device), observer.check)
         self._started = time.monotonic()
         self._saved_at = self._started
         self._is_point_due = False
@@ -247,11 +252,9 @@ class _Run:
 class _Probe:
     """The two ends of the space on val, with statistics of their own."""
 
-    def __init__(self, supernet: Supernet, splits: DataSplits, stop_check: StopCheck) -> None:
+    def __init__(self, supernet: Supernet, data: ResizedSplits, stop_check: StopCheck) -> None:
         self._space = supernet.space
-        self._evaluator = SubnetEvaluator(
-            supernet, ResizedSplits(splits), checkpoint=_PROBE, stop_check=stop_check
-        )
+        self._evaluator = SubnetEvaluator(supernet, data, checkpoint=_PROBE, stop_check=stop_check)
 
     def measure(self) -> tuple[float, float]:
         """Accuracy of the largest and of the smallest network."""
@@ -260,7 +263,9 @@ class _Probe:
         return largest, smallest
 
 
-def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) -> TrainingBatches:
+def _training_batches(
+    plan: TrainingPlan, splits: DataSplits, recipe: Recipe, device: torch.device = CPU
+) -> TrainingBatches:
     augmentation = augmentation_for(
         plan.data.data_source(),
         splits.image_size,
@@ -268,7 +273,12 @@ def _training_batches(plan: TrainingPlan, splits: DataSplits, recipe: Recipe) ->
         horizontal_flip=recipe.horizontal_flip,
     )
     return TrainingBatches(
-        splits, recipe.batch_size, plan.seed, augmentation, held_out_fraction=recipe.held_out_fraction
+        splits,
+        recipe.batch_size,
+        plan.seed,
+        augmentation,
+        held_out_fraction=recipe.held_out_fraction,
+        device=device,
     )
 
 

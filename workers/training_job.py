@@ -49,6 +49,7 @@ class TrainingJob:
         home: Path,
         *,
         num_threads: int,
+        device: str,
         ensure_ray: Callable[[], None],
     ) -> None:
         self._ensure_ray = ensure_ray
@@ -56,6 +57,7 @@ class TrainingJob:
         self._artifacts = artifacts
         self._home = home
         self._num_threads = num_threads
+        self._device = device
 
     def run(self, job: Job, context: JobContext) -> Finish:
         """Train, from a checkpoint if there is one; the weights appear with the end of the job."""
@@ -102,6 +104,7 @@ class TrainingJob:
             seed=row.seed,
             checkpoints=checkpoint_folder(self._home, row.id),
             num_threads=max(1, self._num_threads // row.num_workers),
+            device=self._device,
             elapsed_before_s=(datetime.now(UTC) - started).total_seconds(),
         )
 

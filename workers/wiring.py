@@ -42,9 +42,14 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
             artifacts,
             settings.home,
             num_threads=settings.num_threads,
+            device=settings.device,
             ensure_ray=lambda: ensure_ray(settings.num_evaluators),
         ),
-        JobKind.SEARCH: SearchJob(database, open_evaluator=_evaluator_factory(settings, database, artifacts)),
+        JobKind.SEARCH: SearchJob(
+            database,
+            open_evaluator=_evaluator_factory(settings, database, artifacts),
+            device=settings.device,
+        ),
         JobKind.SPECIALISE: SpecialiseJob(
             database,
             artifacts,
@@ -102,6 +107,7 @@ def _evaluator_factory(
             checkpoint=trained.checkpoint,
             data=dataset_reference(database, artifacts, settings.home, trained.row.dataset_id),
             num_actors=settings.num_evaluators,
+            device=settings.device,
             check=check,
         )
         return OpenEvaluator(evaluator=pool, close=pool.close)

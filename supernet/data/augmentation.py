@@ -46,6 +46,10 @@ class Shifts:
         """Those of some of the images."""
         return Shifts(top=self.top[chosen], left=self.left[chosen], flipped=self.flipped[chosen])
 
+    def to(self, device: torch.device) -> Shifts:
+        """The same on the device: drawn by the processor, so that every device varies images alike."""
+        return Shifts(top=self.top.to(device), left=self.left.to(device), flipped=self.flipped.to(device))
+
 
 def augmentation_for(
     source: DataSource, image_size: tuple[int, int], *, crop_fraction: float, horizontal_flip: FlipKind
@@ -73,9 +77,9 @@ def crop_and_flip(images: Tensor, shifts: Shifts, padding: int) -> Tensor:
     """(n, c, h, w) standardised images, shifted and mirrored; what slides in is 0, the mean colour."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (padding, padding, padding, padding)).flatten(2)
-    columns = torch.arange(width)
+    columns = torch.arange(width, device=images.device)
     crop_columns = torch.where(shifts.flipped[:, None], width - 1 - columns, columns) + shifts.left[:, None]
-    rows = torch.arange(height) + shifts.top[:, None]
+    rows = torch.arange(height, device=images.device) + shifts.top[:, None]
     pixels = rows[:, :, None] * (width + 2 * padding) + crop_columns[:, None, :]
     index = pixels.view(count, 1, height * width).expand(-1, channels, -1)
     return padded.gather(2, index).view(count, channels, height, width)

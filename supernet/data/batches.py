@@ -17,15 +17,24 @@ from torch import Tensor
 from nas.errors import InvalidRequestError
 from nas.trial import Split
 from supernet.data.augmentation import Augmentation, crop_and_flip, draw_shifts
+from supernet.data.images import ImageSet
 from supernet.data.preprocess import ResizedSplits, standardise, to_channels_last
 from supernet.data.splits import DataSplits
+from supernet.device import CPU, room_bytes
 
 # Streams of randomness that must not repeat each other under one seed.
 _ORDER_STREAM, _SHIFT_STREAM, _HELD_OUT_STREAM = 0, 1, 2
 
+_PIECE_IMAGES = 1024
+"""Copied to a device at a time."""
+
 
 class TrainingBatches:
-    """The training images in a new random order each epoch; the last, partial batch is dropped."""
+    """The training images in a new random order each epoch; the last, partial batch is dropped.
+
+    On a device other than the processor batches are made there, by the same draws: from all images, kept
+    there as uint8, or, where they find no room, from those of the batch.
+    """
 
     def __init__(
         self,
@@ -35,6 +44,7 @@ class TrainingBatches:
         augmentation: Augmentation,
         *,
         held_out_fraction: float = 0.0,
+        device: torch.device = CPU,
     ) -> None:
         """`held_out_fraction` of the images is kept for `held_out`, drawn by the seed."""
         self._learned, self._kept = _divide(len(splits.train), held_out_fraction, seed)
@@ -44,8 +54,8 @@ class TrainingBatches:
         self.seed = seed
         self.augmentation = augmentation
         self.steps_per_epoch = self.num_images // batch_size
-        self._pixels = torch.from_numpy(splits.train.pixels)
-        self._rows = torch.from_numpy(splits.train.rows)
+        self._device = device
+        self._pixels, self._rows = _placed(splits.train, device)
         self._labels = torch.from_numpy(splits.train.labels)
         self._mean, self._std = splits.mean, splits.std
         self._order = (-1, np.empty(0, dtype=np.int64))
@@ -68,12 +78,12 @@ class TrainingBatches:
         chosen = torch.from_numpy(
             self._learned[self._order_at(step) if positions is None else positions][part]
         )
-        images = standardise(self._pixels[self._rows[chosen]], self._mean, self._std)
+        images = self._standardised(chosen)
         # Drawn for the whole batch and then cut, so that they do not depend on the number of ranks.
         rng = np.random.default_rng([self.seed, _SHIFT_STREAM, step])
         shifts = draw_shifts(self.augmentation, self.batch_size, rng).part(part)
-        images = crop_and_flip(images, shifts, self.augmentation.crop_padding)
-        return to_channels_last(images), self._labels[chosen]
+        images = crop_and_flip(images, shifts.to(self._device), self.augmentation.crop_padding)
+        return to_channels_last(images), self._labels[chosen].to(self._device)
 
     def held_out(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
         """As `batch` gives them, but of the images held out, as they are: the batch of this number.
@@ -87,8 +97,12 @@ class TrainingBatches:
         part = self._part(rank, world_size)
         places = np.arange(number * self.batch_size, (number + 1) * self.batch_size) % len(self._kept)
         chosen = torch.from_numpy(self._kept[places][part])
-        images = standardise(self._pixels[self._rows[chosen]], self._mean, self._std)
-        return to_channels_last(images), self._labels[chosen]
+        return to_channels_last(self._standardised(chosen)), self._labels[chosen].to(self._device)
+
+    def _standardised(self, chosen: Tensor) -> Tensor:
+        """The training images of these positions, on the device."""
+        pixels = self._pixels[self._rows[chosen].to(self._pixels.device)]
+        return standardise(pixels.to(self._device), self._mean, self._std)
 
     def _order_at(self, step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -148,6 +162,17 @@ def evaluation_pixels(
 ) -> Sequence[Tensor]:
     """The uint8 images of each batch of `split`, in its order."""
     return resized.images(split, resolution).split(batch_size)
+
+
+def _placed(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels, and where among them each image lies: a copy on the device, or those there are."""
+    num_bytes = len(images) * images.pixels[0].nbytes
+    if num_bytes > room_bytes(device):
+        return torch.from_numpy(images.pixels), torch.from_numpy(images.rows)
+    pixels = torch.empty((len(images), *images.pixels.shape[1:]), dtype=torch.uint8, device=device)
+    for place, piece in zip(pixels.split(_PIECE_IMAGES), images.pieces(_PIECE_IMAGES), strict=True):
+        place.copy_(torch.from_numpy(piece))
+    return pixels, torch.arange(len(images))
 
 
 def _divide(num_images: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nas.trial import Split
 from supernet.data.images import ImageSet
 from supernet.data.splits import DataSplits
+from supernet.device import CPU, room_bytes
 from supernet.resize import resize
 
 _RESIZE_CHUNK_IMAGES = 256
@@ -59,9 +60,11 @@ def standardise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     The three steps stay apart and in this order: folded into one scale and shift they would round
     differently from the plain formula that a bundle's reader writes.
     """
-    mean_c11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-    std_c11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-    return images.to(torch.float32).div_(255).sub_(mean_c11).div_(std_c11)
+    mean_c11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1).to(images.device)
+    std_c11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1).to(images.device)
+    # A tensor of the device: CUDA multiplies by the inverse of a bare number, which rounds otherwise.
+    white = torch.full((), 255.0, device=images.device)
+    return images.to(torch.float32).div_(white).sub_(mean_c11).div_(std_c11)
 
 
 def to_channels_last(images: Tensor) -> Tensor:
@@ -80,11 +83,14 @@ class ResizedSplits:
     """The calibration, val and test images at every resolution asked for: each is resized once.
 
     Past `max_bytes` of resized pixels the one longest unused is dropped. Not thread-safe.
+    Resized by the processor whatever the device, so that networks are measured on the same pixels everywhere.
     """
 
-    def __init__(self, splits: DataSplits, *, max_bytes: int = 2 * 2**30) -> None:
+    def __init__(self, splits: DataSplits, *, max_bytes: int = 2 * 2**30, device: torch.device = CPU) -> None:
+        """Resized pixels are kept on `device`, where they find room there."""
         self.splits = splits
         self._max_bytes = max_bytes
+        self._device = device
         self._resized: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
 
     def images(self, split: Split, resolution: int) -> Tensor:
@@ -100,13 +106,15 @@ class ResizedSplits:
         return self._at(_CALIBRATION, resolution)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 images as networks see them: `normalise` with this data set's mean and deviation."""
-        return normalise(pixels, self.splits.mean, self.splits.std)
+        """uint8 images as networks see them, on the device, by this data set's mean and deviation."""
+        return normalise(pixels.to(self._device), self.splits.mean, self.splits.std)
 
     def _at(self, name: str, resolution: int) -> Tensor:
         key = (name, resolution)
         if key not in self._resized:
-            self._resized[key] = _resized(self._set(name), resolution)
+            resized = _resized(self._set(name), resolution)
+            has_room = resized.nbytes <= room_bytes(self._device)
+            self._resized[key] = resized.to(self._device) if has_room else resized
         self._resized.move_to_end(key)
         self._drop_unused()
         return self._resized[key]

@@ -21,7 +21,11 @@ SMALLEST_KERNEL = 5
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """(N, C, H, W) and (C, 1, K, K), K odd, padding K // 2: the depthwise convolution."""
     is_worth_it = (
-        weight.shape[-1] >= SMALLEST_KERNEL and weight.device.type == "cpu" and x.dtype is torch.float32
+        weight.shape[-1] >= SMALLEST_KERNEL
+        and weight.device.type == "cpu"
+        and x.dtype is torch.float32
+        # Which would run the convolution in bfloat16, and the gradient knows nothing of it.
+        and not torch.is_autocast_enabled("cpu")
     )
     if is_worth_it and torch.is_grad_enabled() and weight.requires_grad:
         return _DepthwiseConv.apply(x, weight, stride)

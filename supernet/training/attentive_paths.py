@@ -97,7 +97,7 @@ class AttentivePaths(RandomPaths):
         return losses
 
     def _loss(self, architecture: Architecture, context: StepContext) -> Tensor:
-        logits_nk = context.supernet(context.images, architecture, normalise=context.normalise)
+        logits_nk = context.forward(architecture)
         return F.cross_entropy(
             logits_nk.double(), context.labels_n, reduction="sum", label_smoothing=self._label_smoothing
         )

@@ -46,12 +46,14 @@ class SynchronisedBatchNorm(BatchNormPolicy):
         def normalise(x: Tensor, slot: str, weight: Tensor, bias: Tensor) -> Tensor:
             del slot
             count = x.numel() // x.shape[1] * collective.world_size
-            mean = _sum_over_ranks(x.sum((0, 2, 3)), collective) / count
-            centred = x - mean.view(-1, 1, 1)
+            # In the type of the weights: where x comes in bfloat16, its sums would be worth nothing.
+            wide = x.to(weight.dtype)
+            mean = _sum_over_ranks(wide.sum((0, 2, 3)), collective) / count
+            centred = wide - mean.view(-1, 1, 1)
             # After the mean, not as the difference of two large sums, which float32 would spoil.
             variance = _sum_over_ranks(centred.square().sum((0, 2, 3)), collective) / count
             scale = weight * torch.rsqrt(variance + EPS)
-            return centred * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)
+            return (centred * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)).to(x.dtype)
 
         return normalise
 

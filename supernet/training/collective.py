@@ -1,8 +1,8 @@
 """Collective: what the ranks of a data-parallel run tell each other.
 
 Every rank runs the same networks on its own part of the batch. Losses are divided by the size of the
-whole batch, so that gradients *summed* over ranks are those of one process. One thing differs: batch
-norm sees the rank's own part only, and a part has other statistics than the whole.
+whole batch, so that gradients *summed* over ranks are those of one process. Two things differ: each rank
+draws its own dropout, and batch norm sees the rank's own part only, unless it is synchronised.
 """
 
 from __future__ import annotations

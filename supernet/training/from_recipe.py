@@ -10,6 +10,7 @@ from nas.recipe_choices import (
     BatchNormKind,
     DataSamplerKind,
     DistillationKind,
+    PrecisionKind,
     RandomPathKind,
     RatePolicy,
     RegularisedKind,
@@ -39,6 +40,7 @@ from supernet.training.learning_rate import (
 from supernet.training.path_importance import ImportancePaths
 from supernet.training.path_norms import PathNorms
 from supernet.training.paths import PathSampler, RandomPaths, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.precision import Bfloat16Autocast, FullPrecision, Precision
 from supernet.training.progressive import ProgressiveSchedule
 from supernet.training.progressive_phases import RunPhase, phases_of_run
 from supernet.training.regularisation import EveryNetwork, LargestOnly, Regularisation
@@ -194,6 +196,14 @@ class FromRecipe:
                 return LocalBatchNorm()
             case BatchNormKind.SYNCHRONISED:
                 return SynchronisedBatchNorm()
+
+    def precision(self) -> Precision:
+        """In which numbers networks are run."""
+        match self.recipe.precision:
+            case PrecisionKind.FLOAT32:
+                return FullPrecision()
+            case PrecisionKind.BFLOAT16:
+                return Bfloat16Autocast()
 
     @cached_property
     def learning_rate(self) -> LearningRate:

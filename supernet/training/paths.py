@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from nas.architecture import Architecture
 from supernet.elastic.batch_norm import Normaliser, normalise_by_batch
 from supernet.training.collective import Collective
+from supernet.training.precision import FullPrecision, Precision
 from supernet.training.rng import Stream, generator_for
 from supernet.training.shrink import Phase
 from supernet.training.strategy import Strategy, StrategyState
@@ -57,7 +58,17 @@ class StepContext:
     held_out: HeldOut
     """Gives this rank's part of the k-th batch of images that the weights never learn from."""
     normalise: Normaliser = normalise_by_batch
-    """Batch norm as the networks of the step will have it."""
+    """Batch norm as the networks of the step have it."""
+    precision: Precision = field(default_factory=FullPrecision)
+    """In which numbers they are run."""
+
+    def forward(self, architecture: Architecture, *, dropout: float = 0.0) -> Tensor:
+        """The logits (n, k) of a network on this rank's images, run as the networks of the step are."""
+        with self.precision.forward(self.images.device):
+            logits_nk: Tensor = self.supernet(
+                self.images, architecture, dropout=dropout, normalise=self.normalise
+            )
+        return logits_nk
 
 
 class HeldOut(Protocol):

@@ -18,6 +18,7 @@ from supernet.training.gradient import GradientPolicy
 from supernet.training.learning_rate import LearningRate
 from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler
+from supernet.training.precision import FullPrecision, Precision
 from supernet.training.regularisation import Regularisation
 from supernet.training.shrink import ShrinkSchedule
 from supernet.training.strategy import Strategy
@@ -40,6 +41,7 @@ class Stack:
     learning_rate: LearningRate
     regularisation: Regularisation
     batch_norm: BatchNormPolicy
+    precision: Precision
     loss_meter: LossMeter = field(default_factory=LossMeter)
 
     @property
@@ -54,6 +56,7 @@ class Stack:
             "learning_rate": self.learning_rate,
             "regularisation": self.regularisation,
             "batch_norm": self.batch_norm,
+            "precision": self.precision,
             "loss_meter": self.loss_meter,
         }
 
@@ -94,6 +97,7 @@ def build_stack(
         learning_rate=made.learning_rate,
         regularisation=made.regularisation(),
         batch_norm=made.batch_norm(),
+        precision=made.precision(),
     )
 
 
@@ -108,5 +112,9 @@ def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "recipe": recipe.to_json(), "strategies": strategies}
 
 
-_STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm.__name__}
+_STRATEGIES_BEFORE = {
+    "data": UniformData.__name__,
+    "batch_norm": LocalBatchNorm.__name__,
+    "precision": FullPrecision.__name__,
+}
 """Of records made before a run had them: what was done then."""

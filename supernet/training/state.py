@@ -97,9 +97,19 @@ def machine_of(device: torch.device) -> dict[str, Any]:
         # Its generators give the order of the images and the networks of each step.
         "numpy": np.__version__,
         "cpu": _cpu_kind(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": _cuda_kind(device) if device.type == "cuda" else device.type,
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
+
+
+def repeats_bits(device: torch.device) -> bool:
+    """Whether the same step comes to the same bits each time: CUDA adds some numbers up in any order."""
+    return device.type == "cpu"
+
+
+def _cuda_kind(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device)
+    return f"{name}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def _cpu_kind() -> str:

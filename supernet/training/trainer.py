@@ -28,7 +28,7 @@ from supernet.training.paths import Role, Slot, StepContext
 from supernet.training.rng import Stream, torch_seeded
 from supernet.training.shrink import Phase
 from supernet.training.stack import Stack, completed_record
-from supernet.training.state import TrainingState, differences, environment_of
+from supernet.training.state import TrainingState, differences, environment_of, repeats_bits
 
 
 class TrainingDivergedError(NasError):
@@ -194,6 +194,7 @@ class Trainer:
             collective=place,
             held_out=held_out,
             normalise=self.stack.batch_norm.normaliser(place),
+            precision=self.stack.precision,
         )
 
     def _weight(self, slot: Slot, phase: Phase) -> float:
@@ -210,7 +211,9 @@ class Trainer:
         num_own = 0
         for index, (slot, weight) in enumerate(zip(slots, weights, strict=True)):
             logits = self._logits(slot, index, context)
-            losses_n = batch_loss(slot, logits)
+            # A teacher that is none of the step's networks runs here, as they do.
+            with self.stack.precision.forward(self._device):
+                losses_n = batch_loss(slot, logits)
             self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
             if index == 0 and self.stack.data.wants_scores:
                 (by_logits,) = torch.autograd.grad(losses_n.sum(), logits, retain_graph=True)
@@ -243,10 +246,9 @@ class Trainer:
             return self._forward(slot, context, dropout)
 
     def _forward(self, slot: Slot, context: StepContext, dropout: float) -> Tensor:
-        logits: Tensor = self.supernet(
-            context.images, slot.architecture, dropout=dropout, normalise=context.normalise
-        )
-        return logits
+        logits_nk = context.forward(slot.architecture, dropout=dropout)
+        # Losses are too small and too many to be added up in fewer digits.
+        return logits_nk.to(self._gradients.values.dtype)
 
     def _mean(self, losses_n: Tensor, draw: DataDraw, part: slice) -> Tensor:
         """This rank's share of the mean loss over the whole batch."""
@@ -327,6 +329,8 @@ class Trainer:
             strategy.load_state_dict(state.strategies.get(name, {}))
         self.step = state.step
         found = differences(state.environment, self._environment())
+        if not repeats_bits(self._device):
+            found = (*found, f"device: {self._device.type} does not repeat its sums bit for bit")
         self.departures = (*state.departures, *(f"step {state.step}: {line}" for line in found))
         return found
 

@@ -82,6 +82,104 @@ def test_all_ranks_together_are_one_process(splits, world_size):
         assert torch.equal(torch.cat([share[1] for share in shares]), labels)
 
 
+# Positions
+
+
+def test_positions_choose_the_images_and_say_nothing_of_the_crops(splits):
+    batches = TrainingBatches(splits, 32, 5, VARIED)
+    own_order = np.random.default_rng([5, 0, 0]).permutation(batches.num_images)
+    assert equal_batches(batches.batch(2, positions=own_order[64:96]), batches.batch(2))
+    again = np.full(32, own_order[64])
+    images, labels = batches.batch(2, positions=again)
+    assert (labels == labels[0]).all()
+    assert torch.equal(images[0], batches.batch(2)[0][0])
+    assert not torch.equal(images[0], images[1])  # one image, each time cropped anew
+
+
+def test_positions_are_shared_among_ranks_as_one_process_sees_them(splits):
+    batches = TrainingBatches(splits, 32, 5, VARIED)
+    positions = np.random.default_rng(0).integers(batches.num_images, size=32)
+    images, labels = batches.batch(3, positions=positions)
+    shares = [batches.batch(3, rank, 4, positions=positions) for rank in range(4)]
+    assert torch.equal(torch.cat([share[0] for share in shares]), images)
+    assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+
+
+# Held-out images
+
+
+def keys_of(images):
+    return [image.numpy().tobytes() for image in images]
+
+
+def held_out_numbers(batches):
+    """Batches of held-out images that hold each of them once at least."""
+    return range(-(-len(batches._kept) // batches.batch_size))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_no_image_that_is_held_out_is_ever_learned_from(splits, fraction):
+    batches = TrainingBatches(splits, 16, 5, PLAIN, held_out_fraction=fraction)
+    learned = {
+        key for epoch in (0, 1) for step in range(batches.steps_per_epoch)
+        for key in keys_of(batches.batch(epoch * batches.steps_per_epoch + step)[0])
+    }  # fmt: skip
+    every = {
+        key
+        for first in range(0, batches.num_images, 16)
+        for key in keys_of(batches.batch(0, positions=np.arange(first, first + 16) % batches.num_images)[0])
+    }
+    held = {key for number in held_out_numbers(batches) for key in keys_of(batches.held_out(number)[0])}
+    assert learned <= every
+    assert not every & held
+    assert len(held) == round(fraction * len(splits.train))
+    assert len(every) == batches.num_images == len(splits.train) - len(held)
+    assert every | held == set(
+        keys_of(normalise(torch.from_numpy(splits.train.images), splits.mean, splits.std))
+    )
+
+
+def test_held_out_images_come_round_in_one_order_as_they_are_with_their_labels(splits):
+    batches = TrainingBatches(splits, 16, 5, VARIED, held_out_fraction=0.1)
+    kept = len(batches._kept)
+    assert kept % 16 != 0
+    images, labels = (
+        torch.cat(parts) for parts in zip(*(batches.held_out(n) for n in range(kept)), strict=True)
+    )
+    for start in range(0, 16 * kept - kept, kept):
+        assert torch.equal(images[start : start + kept], images[:kept])
+        assert torch.equal(labels[start : start + kept], labels[:kept])
+    whole = normalise(torch.from_numpy(splits.train.images), splits.mean, splits.std)
+    label_of = dict(zip(keys_of(whole), splits.train.labels.tolist(), strict=True))
+    assert [label_of[key] for key in keys_of(images[:kept])] == labels[:kept].tolist()
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_ranks_parts_of_held_out_images_are_those_of_one_process(splits, world_size):
+    batches = TrainingBatches(splits, 16, 5, VARIED, held_out_fraction=0.1)
+    for number in (0, 3, 50):
+        shares = [batches.held_out(number, rank, world_size) for rank in range(world_size)]
+        images, labels = batches.held_out(number)
+        assert torch.equal(torch.cat([share[0] for share in shares]), images)
+        assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+
+
+def test_which_images_are_held_out_depends_on_the_seed(splits):
+    def held(seed):
+        return TrainingBatches(splits, 16, seed, PLAIN, held_out_fraction=0.1).held_out(0)
+
+    assert equal_batches(held(5), held(5))
+    assert not equal_batches(held(5), held(6))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1e-6])
+def test_where_no_image_is_held_out_none_is_given_and_the_remedy_told(splits, fraction):
+    batches = TrainingBatches(splits, 16, 5, PLAIN, held_out_fraction=fraction)
+    assert batches.num_images == len(splits.train)
+    with pytest.raises(InvalidRequestError, match="held_out_fraction above 0 that leaves one at least"):
+        batches.held_out(0)
+
+
 def naive_crop_and_flip(images, shifts, padding):
     """One image at a time, with nothing but slices."""
     size = images.shape[-1]
