@@ -236,7 +236,7 @@ def test_d_the_gradient_is_that_of_the_largest_and_epsilon_times_the_sum_of_the_
 NARROW = MBConvSpace(
     name="narrow",
     resolutions=(8,),
-    stem_width=8,
+    stem_widths=(8,),
     stem_stride=1,
     stages=tuple(
         Stage(
