@@ -110,6 +110,8 @@ def test_with_batch_norm_synchronised_two_ranks_train_as_one(digits, tmp_path, l
     )
 
 
+# Two whole runs under Ray, one of them started twice.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("batch_norm", "which"), [("local", -1), ("synchronised", 0)])
 def test_where_a_rank_dies_all_go_on_from_the_checkpoint(digits, tmp_path, local_ray, batch_norm, which):
     recipe = {**RECIPE, "batch_norm": batch_norm}
