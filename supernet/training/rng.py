@@ -19,6 +19,7 @@ class Stream(IntEnum):
 
     PATH = 16
     DROPOUT = 17
+    PROBE = 18
 
 
 def generator_for(seed: int, stream: Stream, step: int, index: int) -> np.random.Generator:

@@ -16,6 +16,7 @@ from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm, Synchr
 from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.distillation import Distillation, NoDistillation, SoftDistillation
 from supernet.training.gradient import GradientPolicy, SummedGradients
+from supernet.training.guard import DivergenceGuard
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
@@ -42,6 +43,7 @@ class Stack:
     regularisation: Regularisation
     batch_norm: BatchNormPolicy
     loss_meter: LossMeter = field(default_factory=LossMeter)
+    guard: DivergenceGuard = field(default_factory=DivergenceGuard)
 
     @property
     def strategies(self) -> dict[str, Strategy]:
@@ -56,7 +58,13 @@ class Stack:
             "regularisation": self.regularisation,
             "batch_norm": self.batch_norm,
             "loss_meter": self.loss_meter,
+            "guard": self.guard,
         }
+
+    def describe(self) -> dict[str, Any]:
+        """What the strategies that learn have come to so far, by their names; JSON."""
+        described = {name: strategy.describe() for name, strategy in self.strategies.items()}
+        return {name: found for name, found in described.items() if found}
 
     def to_json(self) -> dict[str, Any]:
         """The resolved stack, for the record of the run; `completed_record` reads an older one."""
@@ -103,7 +111,12 @@ def completed_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "recipe": recipe.to_json(), "strategies": strategies}
 
 
-_STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm.__name__}
+_STRATEGIES_BEFORE = {
+    "data": UniformData.__name__,
+    "batch_norm": LocalBatchNorm.__name__,
+    # Without one a run ended where it diverged; of those that go on none has.
+    "guard": DivergenceGuard.__name__,
+}
 """Of records made before a run had them: what was done then."""
 
 
