@@ -82,8 +82,8 @@ class EpochProbes:
     @property
     def front(self) -> tuple[int, ...]:
         """Numbers of the probes that no other beats in accuracy and MACs together, by rising MACs."""
-        figures = [[n.macs, -r.accuracy] for n, r in zip(self.networks, self.results, strict=True)]
-        return tuple(self.networks[position].number for position in pareto_front(figures))
+        macs = [network.macs for network in self.networks]
+        return tuple(front_of(macs, [result.accuracy for result in self.results]))
 
 
 def choose_probes(
@@ -111,6 +111,12 @@ def choose_probes(
             best = _nearest(near, macs_of(near), wanted)
         drawn.append(best)
     return _described(space, [*ends, *drawn], num_classes=num_classes, in_channels=in_channels)
+
+
+def front_of(macs: Sequence[int], accuracies: Sequence[float]) -> list[int]:
+    """Positions of the networks that no other beats in accuracy and MACs together, by rising MACs."""
+    figures = [[cost, -accuracy] for cost, accuracy in zip(macs, accuracies, strict=True)]
+    return [int(position) for position in pareto_front(figures)]
 
 
 def _nearest(networks: Sequence[Architecture], macs: NDArray[np.int64], wanted: float) -> Architecture:

@@ -250,13 +250,17 @@ class _Run:
             measured += torch.tensor([largest.num_correct, largest.num_images])
         self._collective.broadcast(measured)
         num_correct, num_images = map(int, measured.tolist())
-        if num_images:
-            self._trainer.stack.guard.judge(
-                stats.step + 1,
-                num_correct=num_correct,
-                num_images=num_images,
-                chance=self._probing.chance,
-            )
+        if num_images == 0:
+            return
+        guard, step = self._trainer.stack.guard, stats.step + 1
+        guard.judge_loss(step, self._mean_loss(), num_classes=self._supernet.num_classes)
+        chance = self._probing.chance
+        guard.judge(step, num_correct=num_correct, num_images=num_images, chance=chance)
+
+    def _mean_loss(self) -> float:
+        loss = self._trainer.stack.loss_meter.last_mean
+        assert loss is not None  # an epoch has just ended
+        return loss
 
     def _tell_step(self, stats: StepStats) -> None:
         self._observer.on_step(stats.step + 1, self._trainer.stack.num_steps)
@@ -264,13 +268,11 @@ class _Run:
     def _tell_epoch(self, epoch: int, stats: StepStats) -> ProbeResult:
         ends = largest, smallest = self._probing.measure_ends()
         strategies = self._trainer.stack.describe()
-        train_loss = self._trainer.stack.loss_meter.last_mean
-        assert train_loss is not None  # an epoch has just ended
         point = TrainingPoint(
             epoch=epoch,
             step=stats.step + 1,
             images_seen=(stats.step + 1) * self._batches.batch_size,
-            train_loss=train_loss,
+            train_loss=self._mean_loss(),
             learning_rate=stats.learning_rate,
             accuracy_val_largest=largest.accuracy,
             accuracy_val_smallest=smallest.accuracy,

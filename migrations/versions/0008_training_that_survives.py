@@ -40,7 +40,9 @@ def upgrade() -> None:
             num_correct integer NOT NULL,
             num_images integer NOT NULL,
             CONSTRAINT pk_probe_results PRIMARY KEY (supernet_id, epoch, number),
-            CONSTRAINT fk_probe_results_supernet_id_probe_networks
+            CONSTRAINT fk_probe_results_supernet_id_supernets
+                FOREIGN KEY (supernet_id) REFERENCES supernets (id),
+            CONSTRAINT fk_probe_results_number_probe_networks
                 FOREIGN KEY (supernet_id, number) REFERENCES probe_networks (supernet_id, number),
             CONSTRAINT ck_probe_results_proportion
                 CHECK (num_images > 0 AND num_correct BETWEEN 0 AND num_images)

@@ -284,7 +284,7 @@ class ProbeResultRow(Base):
 
     __tablename__ = "probe_results"
 
-    supernet_id: Mapped[str] = mapped_column(primary_key=True)
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     num_correct: Mapped[int]
@@ -292,7 +292,9 @@ class ProbeResultRow(Base):
 
     __table_args__ = (
         ForeignKeyConstraint(
-            ["supernet_id", "number"], ["probe_networks.supernet_id", "probe_networks.number"]
+            ["supernet_id", "number"],
+            ["probe_networks.supernet_id", "probe_networks.number"],
+            name="fk_probe_results_number_probe_networks",
         ),
         CheckConstraint("num_images > 0 AND num_correct BETWEEN 0 AND num_images", name="proportion"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import log
 from typing import Any
 
 from scipy.special import bdtrc
@@ -20,6 +21,8 @@ CLEARLY_ABOVE = 1e-9
 """A guess is right as often as this, at most: then a network has learned something."""
 AT_CHANCE = 1e-2
 """A guess is right as often as this, at least: then it may be no better than a guess."""
+BLOWN_UP = 10.0
+"""Times the loss of who holds all classes for equally likely: no epoch of a run that learns comes near."""
 
 
 class TrainingDivergedError(NasError):
@@ -49,7 +52,8 @@ class Rollback:
 class DivergenceGuard(Strategy):
     """Says when a run has diverged, from where it goes on and at what rate; gives up in the end.
 
-    A checkpoint is good if its largest network was not back at chance. Whatever the guard knows comes from
+    A checkpoint is good if its largest network was not back at chance and its epoch's loss not beyond all
+    measure. Whatever the guard knows comes from
     the run itself and is kept with it, so that a run killed after a rollback goes on as one left alone.
 
     Sources: AlphaNet#6 (losses become NaN on custom data) and AttentiveNAS#5 (collapse to chance in
@@ -71,6 +75,18 @@ class DivergenceGuard(Strategy):
     def num_steps_lost(self) -> int:
         """Steps that were done and then rolled back."""
         return sum(rollback.from_step - rollback.step for rollback in self.rollbacks)
+
+    def judge_loss(self, step: int, loss: float, *, num_classes: int) -> None:
+        """TrainingDivergedError if the mean loss of the epoch before this step is far beyond a guess's.
+
+        So it is with a rate far too high from the beginning on, where nothing was learned to be forgotten.
+        """
+        if loss > BLOWN_UP * log(num_classes):
+            raise TrainingDivergedError(
+                f"the mean loss of the epoch before step {step} is {loss:.3g}, of which guessing has "
+                f"{log(num_classes):.3g}",
+                step=step,
+            )
 
     def judge(self, step: int, *, num_correct: int, num_images: int, chance: float) -> None:
         """Take note of the largest network's probe before the step; TrainingDivergedError if it collapsed.
