@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,14 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from nas.errors import NasError
+from nas.probes import EpochProbes
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
+from supernet.training.guard import Rollback
 from workers.context import WorkerDrainingError
 from workers.devices import gpus_each
-from workers.training import Observer, TrainingPlan, WarmStartPoint, check_plan, train
+from workers.observer import Observer, WarmStartPoint
+from workers.training import TrainingPlan, check_plan, train
 
 _POLL_S = 1.0
 """How often rank 0 asks whether to stop."""
@@ -115,8 +118,18 @@ class _BoardObserver:
                 raise WorkerDrainingError("the training was asked to stop")
             time.sleep(_FORWARD_S / 2)
 
-    def on_checkpoint(self, step: int) -> None:
-        ray.get(self._board.tell.remote("on_checkpoint", (step,)))
+    def on_probes(self, probes: EpochProbes) -> None:
+        # Passed on before the point, which is waited for.
+        ray.get(self._board.tell.remote("on_probes", (probes,)))
+
+    def on_checkpoint(self, num_steps: int) -> None:
+        ray.get(self._board.tell.remote("on_checkpoint", (num_steps,)))
+
+    def on_rollback(self, rollbacks: Sequence[Rollback]) -> None:
+        ray.get(self._board.tell.remote("on_rollback", (rollbacks,)))
+
+    def on_damaged_checkpoint(self, name: str, reason: str) -> None:
+        ray.get(self._board.tell.remote("on_damaged_checkpoint", (name, reason)))
 
     def on_warm_start(self, start: WarmStartPoint) -> None:
         ray.get(self._board.tell.remote("on_warm_start", (start,)))

@@ -5,40 +5,33 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from uuid import uuid4
+from typing import Any
 
 import torch
 
+from nas import plateau
 from nas.errors import NasError
-from nas.ports import StopCheck
+from nas.probes import EpochProbes, ProbeResult
 from nas.recipe import Recipe
+from nas.recipe_choices import SamplerKind
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.store.supernets import TrainingPoint
-from nas.trial import Split
-from supernet.data import DataSplits, ResizedSplits, TrainingBatches, augmentation_for
+from supernet.data import DataSplits, TrainingBatches, augmentation_for
 from supernet.device import CPU, take_device
-from supernet.evaluate import SubnetEvaluator
-from supernet.network import Supernet
-from supernet.training.checkpoint import (
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
 from supernet.training.collective import Collective
-from supernet.training.formats import CheckpointError, NewerFormatError
+from supernet.training.guard import Rollback, TrainingDivergedError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import Stack, build_stack
 from supernet.training.state import TrainingState, kinds_of_ranks
 from supernet.training.trainer import StepStats, Trainer
+from workers.checkpoints import RunCheckpoints
 from workers.context import JobCancelledError, WorkerDrainingError
 from workers.datasets import DatasetReference
+from workers.observer import Observer, WarmStartPoint
+from workers.probing import Probing
 from workers.warm_start import StartWeights
 from workers.weights import SupernetDescription
-
-_PROBE = "probe during training"
-"""In place of a checkpoint's SHA-256: probes are shown as curves, never recorded as evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,60 +50,29 @@ class TrainingPlan:
     """Of each process; a run that goes on keeps the number it began with."""
     device: str = CPU.type
     """As `take_device` names it."""
+    num_probes: int = 0
+    """Networks measured at the end of every epoch, beside the ends of the space."""
     checkpoint_interval_s: float = 20.0
     """A killed run repeats at most this much."""
     elapsed_before_s: float = 0.0
     """Since the job was first started."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WarmStartPoint:
-    """What a run began from, and how far that is before its first step."""
-
-    sha256: str
-    """Of the file of the weights."""
-    classifier: str
-    first_layer: str
-    """What became of these two: `kept`, `permuted`, `adapted` or `reinitialised`."""
-    accuracy_val_largest: float
-    """A probe on `num_images_val` images, as at the end of an epoch."""
-    accuracy_val_smallest: float
-    num_images_val: int
-
-
-class Observer(Protocol):
-    """Whom the run tells what happens. Any call may raise to stop it."""
-
-    def on_step(self, done: int, total: int) -> None:
-        """After each step."""
-        ...
-
-    def on_point(self, point: TrainingPoint) -> None:
-        """After each epoch; returns once the point is kept, for the checkpoint that follows lies past it."""
-        ...
-
-    def on_checkpoint(self, step: int) -> None:
-        """The steps before `step` are on disk: a run that is killed now goes on from there."""
-        ...
-
-    def on_warm_start(self, start: WarmStartPoint) -> None:
-        """The run begins from other weights; not told when it goes on from a checkpoint."""
-        ...
-
-    def check(self) -> None:
-        """Between steps, where something takes long; raises as the others do."""
-        ...
-
-    def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
-        """The run goes on from a checkpoint; `departures`, of this time or before, mean: not bit for bit."""
-        ...
-
-
 def train(plan: TrainingPlan, *, collective: Collective, observer: Observer) -> Path:
     """Train to the end, from the newest checkpoint if there is one; the path of the final checkpoint."""
     tune_malloc()
     torch.set_num_threads(plan.num_threads)
-    return _Run(plan, collective=collective, observer=observer).finish()
+    splits = plan.data.load()
+    started = time.monotonic()
+    earlier = _Rewound()
+    while True:
+        run = _Run(plan, splits, earlier, collective=collective, observer=observer, started=started)
+        outcome = run.finish()
+        if isinstance(outcome, Path):
+            return outcome
+        earlier = outcome
+        # Its networks' memory goes before those of the next take it.
+        del run
 
 
 def check_plan(plan: TrainingPlan, *, num_workers: int) -> None:
@@ -122,15 +84,35 @@ def check_plan(plan: TrainingPlan, *, num_workers: int) -> None:
     _stack(plan, space, batches, recipe)
 
 
+@dataclass(frozen=True)
+class _Rewound:
+    """What is kept of a run that was rolled back: everything else is as in the checkpoint it goes on from."""
+
+    rollbacks: tuple[Rollback, ...] = ()
+    departures: tuple[str, ...] = ()
+
+
 class _Run:
-    def __init__(self, plan: TrainingPlan, *, collective: Collective, observer: Observer) -> None:
+    """The run from one rollback to the next: made anew for each, so that it goes on as after a kill."""
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        splits: DataSplits,
+        earlier: _Rewound,
+        *,
+        collective: Collective,
+        observer: Observer,
+        started: float,
+    ) -> None:
         self._plan = plan
+        self._earlier = earlier
         self._collective = collective
         self._observer = observer
-        self._splits = plan.data.load()
+        self._splits = splits
         recipe = recipe_from_json(plan.recipe)
         device = take_device(plan.device)
-        self._batches = _training_batches(plan, self._splits, recipe, device)
+        self._batches = _training_batches(plan, splits, recipe, device)
         # Made on the processor: the same weights on every device.
         self._supernet = plan.supernet.build(seed=plan.seed).to(device)
         stack = _stack(plan, self._supernet.space, self._batches, recipe)
@@ -142,20 +124,32 @@ class _Run:
             self._batches,
             stack,
             collective=collective,
-            data_id=self._splits.fingerprint,
+            data_id=splits.fingerprint,
             rank_kinds=kinds_of_ranks(collective, device),
             warm_start=None if plan.start is None else plan.start.sha256,
         )
-        self._probe = _Probe(self._supernet, ResizedSplits(self._splits, device=device), observer.check)
-        self._started = time.monotonic()
-        self._saved_at = self._started
+        self._checkpoints = RunCheckpoints(plan.checkpoints, collective=collective, observer=observer)
+        self._probing = Probing(
+            self._supernet,
+            splits,
+            device,
+            num_drawn=plan.num_probes,
+            seed=plan.seed,
+            num_images_trained=self._batches.num_images * _num_networks(recipe),
+            stop_check=observer.check,
+        )
+        self._started = started
+        self._saved_at = time.monotonic()
         self._is_point_due = False
 
-    def finish(self) -> Path:
+    def finish(self) -> Path | _Rewound:
+        """Train to the end; or to where it is rolled back, to be made anew."""
         self._resume()
         self._collective_start()
         try:
             self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
+        except TrainingDivergedError as error:
+            return self._roll_back(error)
         except (JobCancelledError, WorkerDrainingError):
             # A checkpoint made before the epoch's point is told would let a resumed run skip it.
             if not self._is_point_due:
@@ -167,25 +161,57 @@ class _Run:
         self._observer.on_step(self._trainer.step, self._trainer.stack.num_steps)
 
     def _resume(self) -> None:
-        state = _newest_readable(self._plan.checkpoints)
+        state = self._checkpoints.newest()
         if state is not None:
             _keep_num_threads(state)
             self._trainer.restore(state)
+        if self._earlier.rollbacks:
+            self._take_up(self._earlier)
+        elif state is not None:
             self._observer.on_resume(self._trainer.step, self._trainer.departures)
+            rollbacks = self._trainer.stack.guard.rollbacks
+            if rollbacks and self._collective.rank == 0:
+                # Whoever was told of them may have died.
+                self._observer.on_rollback(rollbacks)
         elif self._plan.start is not None and self._collective.rank == 0:
             self._tell_warm_start(self._plan.start)
         self._check_ranks_agree()
 
+    def _take_up(self, earlier: _Rewound) -> None:
+        self._trainer.stack.guard.rollbacks = earlier.rollbacks
+        # What was inexact when the run diverged stays so.
+        self._trainer.departures = tuple(dict.fromkeys((*earlier.departures, *self._trainer.departures)))
+        self._save()
+
+    def _roll_back(self, error: TrainingDivergedError) -> _Rewound:
+        """Leave as the newest checkpoint that from which all ranks go on; raise if the run is given up.
+
+        Told first, then deleted from the newest on, then written anew by the run that takes it up: killed at
+        any moment, the run diverges once more and is rolled back alike, or has been already.
+        """
+        guard = self._trainer.stack.guard
+        step = self._checkpoints.last_good_step(guard.good_step)
+        if not guard.may_roll_back:
+            if step > 0:
+                # Another training may begin from its newest checkpoint.
+                self._checkpoints.rewind(step)
+            raise guard.given_up(error, self._trainer.stack.recipe.base_learning_rate) from error
+        guard.roll_back(error, to_step=step)
+        if self._collective.rank == 0:
+            self._observer.on_rollback(guard.rollbacks)
+        self._checkpoints.rewind(step)
+        return _Rewound(guard.rollbacks, self._trainer.departures)
+
     def _tell_warm_start(self, start: StartWeights) -> None:
-        largest, smallest = self._probe.measure()
+        largest, smallest = self._probing.measure_ends()
         self._observer.on_warm_start(
             WarmStartPoint(
                 sha256=start.sha256,
                 classifier=start.changes.classifier.value,
                 first_layer=start.changes.first_layer.value,
-                accuracy_val_largest=largest,
-                accuracy_val_smallest=smallest,
-                num_images_val=len(self._splits.val),
+                accuracy_val_largest=largest.accuracy,
+                accuracy_val_smallest=smallest.accuracy,
+                num_images_val=largest.num_images,
             )
         )
 
@@ -208,59 +234,80 @@ class _Run:
             self._save()
 
     def _on_epoch(self, epoch: int, stats: StepStats) -> None:
+        largest = None
         if self._collective.rank == 0:
             self._is_point_due = True
             try:
-                self._tell_epoch(epoch, stats)
+                largest = self._tell_epoch(epoch, stats)
             except WorkerDrainingError:
+                self._judge(stats, None)
                 # The other ranks wait at the step, where all stop together.
                 self._tell_step(stats)
                 raise
             self._is_point_due = False
-            self._save()
+        self._judge(stats, largest)
+        self._save()
         self._tell_step(stats)
+
+    def _judge(self, stats: StepStats, largest: ProbeResult | None) -> None:
+        """Have the guard of every rank judge what rank 0 has measured, if it has."""
+        measured = torch.zeros(2, dtype=torch.float64)
+        if largest is not None:
+            measured += torch.tensor([largest.num_correct, largest.num_images])
+        self._collective.broadcast(measured)
+        num_correct, num_images = map(int, measured.tolist())
+        if num_images == 0:
+            return
+        guard, step = self._trainer.stack.guard, stats.step + 1
+        guard.judge_loss(step, self._mean_loss(), num_classes=self._supernet.num_classes)
+        chance = self._probing.chance
+        guard.judge(step, num_correct=num_correct, num_images=num_images, chance=chance)
+
+    def _mean_loss(self) -> float:
+        loss = self._trainer.stack.loss_meter.last_mean
+        assert loss is not None  # an epoch has just ended
+        return loss
 
     def _tell_step(self, stats: StepStats) -> None:
         self._observer.on_step(stats.step + 1, self._trainer.stack.num_steps)
 
-    def _tell_epoch(self, epoch: int, stats: StepStats) -> None:
-        largest, smallest = self._probe.measure()
-        train_loss = self._trainer.stack.loss_meter.last_mean
-        assert train_loss is not None  # an epoch has just ended
+    def _tell_epoch(self, epoch: int, stats: StepStats) -> ProbeResult:
+        ends = largest, smallest = self._probing.measure_ends()
+        strategies = self._trainer.stack.describe()
         point = TrainingPoint(
             epoch=epoch,
             step=stats.step + 1,
             images_seen=(stats.step + 1) * self._batches.batch_size,
-            train_loss=train_loss,
+            train_loss=self._mean_loss(),
             learning_rate=stats.learning_rate,
-            accuracy_val_largest=largest,
-            accuracy_val_smallest=smallest,
-            num_images_val=len(self._splits.val),
+            accuracy_val_largest=largest.accuracy,
+            accuracy_val_smallest=smallest.accuracy,
+            num_images_val=largest.num_images,
+            strategies=strategies,
             elapsed_s=self._plan.elapsed_before_s + time.monotonic() - self._started,
         )
-        # Before the checkpoint: a run killed between the two repeats the epoch and replaces its point.
+        probes = EpochProbes(
+            epoch=epoch,
+            step=point.step,
+            networks=self._probing.networks,
+            results=(*ends, *self._probing.measure_drawn()),
+            strategies=strategies,
+            is_settled=self._is_settled(epoch),
+        )
+        # Before the checkpoint: a run killed between the two repeats the epoch and replaces what it told.
+        self._observer.on_probes(probes)
         self._observer.on_point(point)
+        return largest
+
+    def _is_settled(self, epoch: int) -> bool:
+        first = (epoch - plateau.WINDOW + 1) * self._batches.steps_per_epoch
+        shrink = self._trainer.stack.shrink
+        return first >= 0 and shrink.phase(first) == shrink.phase(self._trainer.stack.num_steps - 1)
 
     def _save(self) -> Path:
-        if self._collective.rank == 0:
-            save_checkpoint(self._trainer.state(), self._plan.checkpoints)
-            self._observer.on_checkpoint(self._trainer.step)
+        self._checkpoints.save(self._trainer)
         self._saved_at = time.monotonic()
         return self._plan.checkpoints
-
-
-class _Probe:
-    """The two ends of the space on val, with statistics of their own."""
-
-    def __init__(self, supernet: Supernet, data: ResizedSplits, stop_check: StopCheck) -> None:
-        self._space = supernet.space
-        self._evaluator = SubnetEvaluator(supernet, data, checkpoint=_PROBE, stop_check=stop_check)
-
-    def measure(self) -> tuple[float, float]:
-        """Accuracy of the largest and of the smallest network."""
-        ends = (self._space.largest(), self._space.smallest())
-        largest, smallest = (self._evaluator.evaluate(end, Split.VAL).accuracy for end in ends)
-        return largest, smallest
 
 
 def _training_batches(
@@ -282,6 +329,12 @@ def _training_batches(
     )
 
 
+def _num_networks(recipe: Recipe) -> int:
+    """In a step."""
+    ends = 2 if recipe.sampler is SamplerKind.SANDWICH else 0
+    return recipe.num_random + ends
+
+
 def _keep_num_threads(state: TrainingState) -> None:
     """Sums are split among threads: the run keeps its number, whatever this machine's cores and settings.
 
@@ -290,21 +343,6 @@ def _keep_num_threads(state: TrainingState) -> None:
     recorded = state.environment.get("threads")
     if isinstance(recorded, int) and recorded >= 1:
         torch.set_num_threads(recorded)
-
-
-def _newest_readable(folder: Path) -> TrainingState | None:
-    """The newest checkpoint's state; a damaged one is put aside and the one before it taken.
-
-    Not so one of a newer release: it is whole, and going on from an older one would lose its steps.
-    """
-    while (path := latest_checkpoint(folder)) is not None:
-        try:
-            return load_checkpoint(path)
-        except NewerFormatError:
-            raise
-        except CheckpointError:
-            path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
-    return None
 
 
 def _stack(plan: TrainingPlan, space: SearchSpace, batches: TrainingBatches, recipe: Recipe) -> Stack:

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from nas import plateau
 from nas.errors import NasError
 from nas.job import Job
+from nas.probes import EpochProbes
 from nas.recipes import recipe_from_json
+from nas.store import probes as store
 from nas.store import supernets
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.store.supernets import TrainingPoint
 from nas.store.tables import SupernetRow
+from nas.trial import wilson_interval
 from nas.weights_file import SUPERNET_FILE, WeightsDescription
 from supernet.data import DataSplits, calibration_id
 from supernet.evaluate import CALIBRATION_BATCH_SIZE
 from supernet.network import Supernet
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
+from supernet.training.guard import Rollback
 from workers.context import JobContext
 from workers.datasets import dataset_reference
+from workers.observer import WarmStartPoint
 from workers.ray_training import train_on_ray
 from workers.service import Finish
-from workers.training import TrainingPlan, WarmStartPoint, train
+from workers.training import TrainingPlan, train
 from workers.warm_start import WarmStarts
 from workers.weights import SupernetDescription, publish_weights
 
@@ -105,6 +112,7 @@ class TrainingJob:
             checkpoints=checkpoint_folder(self._home, row.id),
             num_threads=max(1, self._num_threads // row.num_workers),
             device=self._device,
+            num_probes=row.num_probes,
             elapsed_before_s=(datetime.now(UTC) - started).total_seconds(),
         )
 
@@ -158,9 +166,29 @@ class JobObserver:
             supernets.record_point(session, self._supernet_id, point)
             add_event(session, self._job_id, "epoch", asdict(point))
 
-    def on_checkpoint(self, step: int) -> None:
+    def on_probes(self, probes: EpochProbes) -> None:
+        """Rows, and an event for those who watch; advice, once, when nothing rises any more."""
+        with self._context.transaction() as session:
+            store.record(session, self._supernet_id, probes)
+            add_event(session, self._job_id, "probes", _describe_probes(probes))
+            if probes.is_settled and store.note_if_flat(session, self._supernet_id, probes.epoch):
+                add_event(session, self._job_id, "probes_flat", _advice(probes))
+
+    def on_checkpoint(self, num_steps: int) -> None:
         """So many steps need not be repeated."""
-        self._context.landed(step)
+        self._context.landed(num_steps)
+
+    def on_rollback(self, rollbacks: Sequence[Rollback]) -> None:
+        """Note those that are not known yet, each with an event."""
+        with self._context.transaction() as session:
+            told = [asdict(rollback) for rollback in rollbacks]
+            for payload in supernets.set_rollbacks(session, self._supernet_id, told):
+                add_event(session, self._job_id, "rolled_back", payload)
+
+    def on_damaged_checkpoint(self, name: str, reason: str) -> None:
+        """Say that the run goes on from an older one."""
+        with self._context.transaction() as session:
+            add_event(session, self._job_id, "checkpoint_damaged", {"name": name, "reason": reason})
 
     def on_warm_start(self, start: WarmStartPoint) -> None:
         """Say what the training begins from, and how far that is already."""
@@ -179,6 +207,41 @@ class JobObserver:
         with self._context.transaction() as session:
             supernets.set_resume_departures(session, self._supernet_id, departures)
             add_event(session, self._job_id, "resumed", payload)
+
+
+def _describe_probes(probes: EpochProbes) -> dict[str, Any]:
+    """This epoch's accuracies with their networks' MACs: a point of each curve, and the frontier so far."""
+    return {
+        "epoch": probes.epoch,
+        "step": probes.step,
+        "probes": [
+            {
+                "number": network.number,
+                "role": network.role.value,
+                "macs": network.macs,
+                "accuracy_val": result.accuracy,
+                "num_images_val": result.num_images,
+                "interval_95": wilson_interval(result.num_correct, result.num_images),
+            }
+            for network, result in zip(probes.networks, probes.results, strict=True)
+        ],
+        "front": probes.front,
+        "strategies": probes.strategies,
+    }
+
+
+def _advice(probes: EpochProbes) -> dict[str, Any]:
+    return {
+        "epoch": probes.epoch,
+        "step": probes.step,
+        "num_epochs": plateau.WINDOW,
+        "least_rise": plateau.LEAST_RISE,
+        "advice": (
+            f"no probe has risen by {plateau.LEAST_RISE:.0%} over the last {plateau.WINDOW} epochs; at this "
+            "learning rate more training is unlikely to help. Cancel, and start another training from the "
+            "newest checkpoint (warm_start), or let the rate fall as the recipe has it"
+        ),
+    }
 
 
 def _describe(supernet: Supernet, splits: DataSplits, row: SupernetRow) -> WeightsDescription:

@@ -28,7 +28,8 @@ from nas.warm_start import check_warm_start
 from nas.weights_file import WeightsDescription, describe_weights, read_network
 from search_spaces import SPACES
 from supernet.network import Supernet
-from supernet.training.checkpoint import WEIGHTS_FILE, load_checkpoint, newest_readable, replace_file
+from supernet.training.checkpoint import load_checkpoint, newest_readable, replace_file
+from supernet.training.checkpoint_files import WEIGHTS_FILE
 from supernet.warm_start import Carried, Changes, copy_supernet, write_network
 from workers.uploads import SEND_AGAIN
 from workers.weights import SupernetDescription, fetch_weights

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from api.deletions import delete
-from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep
+from api.deps import ArtifactsDep, CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep
 from api.downloads import DOWNLOAD_RESPONSES, download
+from api.etags import tagged_json
 from api.pages import PageDep, each
 from api.problems import ProblemError, field_error, invalid_field
 from api.schemas.artifacts import Artifacts, describe_artifact
 from api.schemas.common import Page, ResourcePatch
+from api.schemas.probes import Probes, describe_probes
 from api.schemas.supernets import (
     Curves,
     Supernet,
@@ -29,7 +31,7 @@ from api.warm_start import resolve_warm_start
 from nas.fields import InvalidFieldError
 from nas.job import JobState
 from nas.recipe import Recipe
-from nas.store import datasets, supernets
+from nas.store import datasets, probes, supernets
 from nas.store.deletion import SUPERNET
 from nas.store.resources import WithJob, rename
 from nas.store.tables import SupernetRow
@@ -56,6 +58,7 @@ def create_supernet(body: SupernetCreate, create: CreationDep, store: ArtifactsD
             recipe=recipe.to_json(),
             seed=body.seed,
             num_workers=body.num_workers,
+            num_probes=body.num_probes,
             spec=body.spec(),
             warm_start=resolve_warm_start(session, store, body, recipe),
         )
@@ -122,6 +125,17 @@ def get_supernet_curves(supernet_id: Name, session: SessionDep) -> Curves:
     supernets.get(session, supernet_id)
     points = describe_points(supernets.curve(session, supernet_id))
     return Curves(supernet_id=supernet_id, items=points)
+
+
+@router.get("/{supernet_id}/probes", response_model=Probes, operation_id="get_supernet_probes")
+def get_supernet_probes(
+    supernet_id: Name, session: SessionDep, if_none_match: IfNoneMatch = None
+) -> Response:
+    """What a fixed set of networks got right on val after every epoch: the frontier while training goes on.
+
+    Shown as probes, never as evaluations: the weights went on changing."""
+    found = supernets.get(session, supernet_id)
+    return tagged_json(describe_probes(found, probes.curves(session, supernet_id)), if_none_match)
 
 
 def _check_space(name: str) -> None:

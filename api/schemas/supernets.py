@@ -19,6 +19,7 @@ from api.schemas.common import (
 )
 from api.schemas.evaluations import Evaluation
 from api.schemas.recipes import Recipe
+from nas.probes import DEFAULT_PROBES, MAX_PROBES
 from nas.store.resources import WithJob
 from nas.store.supernets import TrainingPoint as StoredPoint
 from nas.store.tables import SupernetRow
@@ -73,6 +74,14 @@ class SupernetCreate(CreateRequest):
     recipe: Recipe = Recipe()
     seed: Seed = 0
     warm_start: WarmStart | None = None
+    num_probes: int = Field(
+        default=DEFAULT_PROBES,
+        ge=0,
+        le=MAX_PROBES,
+        description="Networks that are measured on val after every epoch, beside the ends of the space, "
+        "drawn by the seed at even distances in MACs. Together they cost a twentieth of the training or, "
+        "where an epoch is short, 100 images each; what is learned is the same with them and without.",
+    )
     num_workers: int = Field(
         default=1,
         ge=1,
@@ -99,7 +108,20 @@ class TrainingPoint(AnswerModel):
     accuracy_val_smallest: float | None
     accuracy_provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
     num_images_val: int | None
+    strategies: dict[str, Any] = Field(
+        description="What strategies of the recipe that learn had come to, by their names: probabilities of "
+        "sampling, a phase, a factor on the rate."
+    )
     elapsed_s: float
+
+
+class Rollback(AnswerModel):
+    """A return of a training that had diverged to an earlier state of itself."""
+
+    step: int = Field(description="From which it went on: of the last good checkpoint, or 0.")
+    from_step: int = Field(description="At which it had diverged.")
+    reason: str
+    rate_factor: float = Field(description="On the recipe's learning rate from then on.")
 
 
 class WarmStarted(AnswerModel):
@@ -125,6 +147,14 @@ class Supernet(JobResource):
     resume_departures: list[str] = Field(
         description="What differed where the training went on after a stop, such as "
         "'step 40: threads: 2 before, 1 now'; empty while it is exact."
+    )
+    rollbacks: list[Rollback] = Field(
+        description="Each return from divergence, in order; empty where training never diverged. After three "
+        "the next ends it."
+    )
+    num_probes: int = Field(description="Networks measured after every epoch, beside the ends of the space.")
+    probes_flat_at_epoch: int | None = Field(
+        description="The first epoch after which no probe rose any more; null while one does."
     )
     warm_start: WarmStarted | None = Field(description="Null where training began from fresh weights.")
 
@@ -172,7 +202,7 @@ def describe_points(points: Sequence[StoredPoint]) -> list[TrainingPoint]:
 
 def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
     row = found.row
-    shape = job_shape(found, "supernets", more=("curves", "frontier", "best", "artifacts"))
+    shape = job_shape(found, "supernets", more=("curves", "probes", "frontier", "best", "artifacts"))
     shape["links"]["dataset"] = f"/v1/datasets/{row.dataset_id}"
     return {
         **shape,
@@ -182,6 +212,9 @@ def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
         "checkpoint": row.checkpoint,
         "is_exact": not row.resume_departures,
         "resume_departures": row.resume_departures,
+        "rollbacks": row.rollbacks,
+        "num_probes": row.num_probes,
+        "probes_flat_at_epoch": row.probes_flat_at_epoch,
         "warm_start": _warm_start(found),
     }
 

@@ -181,12 +181,14 @@ class Supernets(Products[Supernet]):
         recipe: Mapping[str, Any] | None = None,
         seed: int | None = None,
         num_workers: int | None = None,
+        num_probes: int | None = None,
         warm_start: Mapping[str, str] | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Supernet:
         """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default.
 
+        `num_probes` networks are measured after every epoch, beside the ends of the space (`probes`).
         `warm_start` begins from weights: {"supernet_id": "sn_…"}, or {"upload_id": "up_…"} of a file.
         """
         body = {
@@ -195,6 +197,7 @@ class Supernets(Products[Supernet]):
             "recipe": recipe,
             "seed": seed,
             "num_workers": num_workers,
+            "num_probes": num_probes,
             "warm_start": warm_start,
             "display_name": display_name,
             "labels": labels,
@@ -214,6 +217,10 @@ class Supernets(Products[Supernet]):
     def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
         return self._unread(supernet_id).curves()
+
+    def probes(self, supernet_id: str) -> dict[str, Any]:
+        """See `Supernet.probes`."""
+        return self._unread(supernet_id).probes()
 
 
 class Searches(Products[Search]):

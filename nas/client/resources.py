@@ -162,6 +162,10 @@ class Supernet(Product):
         answer = self.transport.get(f"{self['links']['self']}/curves")
         return list(answer["items"])
 
+    def probes(self) -> dict[str, Any]:
+        """What a fixed set of networks got right on val after every epoch so far: `networks`, `epochs`."""
+        return dict(self.transport.get(f"{self['links']['self']}/probes"))
+
     def artifacts(self) -> list[dict[str, Any]]:
         """Its weights as a file: name, size_bytes, sha256, media_type, links; none before training ended."""
         answer = self.transport.get(f"{self['links']['self']}/artifacts")

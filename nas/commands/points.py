@@ -25,4 +25,11 @@ POINT_COLUMNS: Columns = {
     "ACCURACY ON VAL (95% INTERVAL)": lambda point: accuracy(point["accuracy_val"]),
 }
 
+PROBE_COLUMNS: Columns = {
+    "PROBE": lambda probe: str(probe["number"]),
+    "ROLE": lambda probe: probe["role"],
+    **POINT_COLUMNS,
+    "ON THE FRONTIER": lambda probe: "yes" if probe["is_front"] else NOTHING,
+}
+
 TRIAL_COLUMNS: Columns = {"TRIAL": lambda point: str(point["number"]), **POINT_COLUMNS}

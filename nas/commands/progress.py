@@ -24,6 +24,8 @@ class ProgressLine:
         self._rate = _Rate()
         self._sparse = _Sparse()
         self._is_open = False
+        self._num_rollbacks = 0
+        self._is_flat_told = False
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -36,7 +38,8 @@ class ProgressLine:
             self._is_open = False
 
     def __call__(self, resource: Resource) -> None:
-        """Show where it stands."""
+        """Show where it stands; above that, once, what befell a training on the way."""
+        self._tell_news(resource)
         progress = resource["progress"] if resource.state.value == "running" else None
         if progress is None or not progress["total"]:
             self.show(f"{resource.id}  {resource.state}", key=(resource.state.value, None))
@@ -45,6 +48,28 @@ class ProgressLine:
         share = progress["done"] / progress["total"]
         text = f"{resource.id}  {_line(progress, share, per_second)}"
         self.show(text, key=(progress["phase"], int(share / _SPARSE_SHARE)))
+
+    def _tell_news(self, resource: Resource) -> None:
+        rollbacks = resource.get("rollbacks", [])
+        for rollback in rollbacks[self._num_rollbacks :]:
+            self._note(
+                f"{resource.id}  rolled back from step {rollback['from_step']:,} to {rollback['step']:,}, "
+                f"learning rate times {rollback['rate_factor']:g}: {rollback['reason']}"
+            )
+        self._num_rollbacks = len(rollbacks)
+        flat_at = resource.get("probes_flat_at_epoch")
+        if flat_at is not None and not self._is_flat_told:
+            self._note(
+                f"{resource.id}  no probe has risen since epoch {flat_at}: more training may not help; see: "
+                f"nas supernet probes {resource.id}"
+            )
+            self._is_flat_told = True
+
+    def _note(self, text: str) -> None:
+        """A line that stays."""
+        start = "\r\x1b[K" if self._is_open else ""
+        self._write(f"{start}{printable(text)}\n")
+        self._is_open = False
 
     def sent(self, name: str, num_sent: int, num_bytes: int | None) -> None:
         """Show how much of a file has been sent."""

@@ -10,6 +10,7 @@ from nas.client import Client
 from nas.commands.exits import UsageError
 from nas.commands.files import show_saved, with_folder
 from nas.commands.options import ID, with_waiting
+from nas.commands.points import PROBE_COLUMNS
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -23,7 +24,7 @@ from nas.commands.resources import (
     show_created,
 )
 from nas.commands.sending import sent
-from nas.commands.session import Session, with_session
+from nas.commands.session import Output, Session, with_session
 from nas.errors import NasError
 
 SUPERNET = Noun(
@@ -53,6 +54,7 @@ def supernet() -> None:
 @click.option("--batch-size", type=int, help="recipe.batch_size.")
 @click.option("--seed", type=int)
 @click.option("--num-workers", type=int, help="Training processes.")
+@click.option("--num-probes", type=int, help="Networks measured after every epoch; 0 for the ends alone.")
 @click.option(
     "--warm-start",
     type=ID,
@@ -73,6 +75,7 @@ def train_supernet(
     batch_size: int | None,
     seed: int | None,
     num_workers: int | None,
+    num_probes: int | None,
     warm_start: str | None,
     wait: bool,
     timeout: float | None,
@@ -86,6 +89,7 @@ def train_supernet(
         "recipe.batch_size": batch_size,
         "seed": seed,
         "num_workers": num_workers,
+        "num_probes": num_probes,
     }
     put_given(body, given)
     with session.client() as client:
@@ -93,6 +97,34 @@ def train_supernet(
             body["warm_start"] = _weights(session, client, warm_start)
         created = client.supernets.create_from(body)
         show_created(session, SUPERNET, created, wait=wait, timeout=timeout)
+
+
+@supernet.command("probes")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_session
+def show_probes(session: Session, *, resource_id: str) -> None:
+    """Show what the networks got right that are measured after every epoch, during training too.
+
+    The table is of the last epoch; -o json has them all.
+    """
+    with session.client() as client:
+        found = client.supernets.get(resource_id)
+        probes = found.probes()
+    if session.output is Output.JSON:
+        session.show(probes)
+        return
+    if not probes["epochs"]:
+        session.say(f"{found.id} is {found.state}; no epoch of it has been measured")
+        return
+    last = probes["epochs"][-1]
+    session.say(f"after epoch {last['epoch']}")
+    measured = zip(probes["networks"], last["items"], strict=True)
+    session.show_list(
+        [{**network, **item, "is_front": network["number"] in last["front"]} for network, item in measured],
+        PROBE_COLUMNS,
+    )
+    if probes["flat_at_epoch"] is not None:
+        session.say(f"no probe has risen since epoch {probes['flat_at_epoch']}: more training may not help")
 
 
 @supernet.command("download")

@@ -30,6 +30,8 @@ from nas.store.tables import (
     EvaluationRow,
     JobEventRow,
     JobRow,
+    ProbeNetworkRow,
+    ProbeResultRow,
     ResourceRow,
     SearchRow,
     SubnetRow,
@@ -73,7 +75,7 @@ SUPERNET = ResourceKind(
     noun="supernet",
     collection="supernets",
     model=SupernetRow,
-    parts=(EvaluationRow, TrainingPointRow),
+    parts=(EvaluationRow, TrainingPointRow, ProbeResultRow, ProbeNetworkRow),
 )
 SEARCH = ResourceKind(name="search", noun="search", collection="searches", model=SearchRow, parts=(TrialRow,))
 SUBNET = ResourceKind(

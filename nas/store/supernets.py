@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -34,6 +34,8 @@ class TrainingPoint:
     """A probe on `num_images_val` images during training; None when this epoch had none."""
     accuracy_val_smallest: float | None = None
     num_images_val: int | None = None
+    strategies: dict[str, Any] = field(default_factory=dict)
+    """What the strategies that learn had come to, by their names."""
     elapsed_s: float
 
 
@@ -59,6 +61,7 @@ def create(
     num_workers: int,
     spec: dict[str, Any],
     warm_start: WarmStart | None = None,
+    num_probes: int = 0,
 ) -> WithJob[SupernetRow]:
     """A supernet to be trained; its job waits for the data set's import."""
     if warm_start is not None:
@@ -73,6 +76,7 @@ def create(
         recipe=recipe,
         seed=seed,
         num_workers=num_workers,
+        num_probes=num_probes,
         warm_start_supernet_id=warm_start and warm_start.supernet_id,
         warm_start_upload_id=warm_start and warm_start.upload_id,
         warm_start_sha256=warm_start and warm_start.sha256,
@@ -100,6 +104,18 @@ def set_resume_departures(session: Session, supernet_id: str, departures: Sequen
     """What differed whenever its training went on after a stop."""
     get_row(session, SupernetRow, supernet_id, noun="supernet").resume_departures = [*departures]
     session.flush()
+
+
+def set_rollbacks(
+    session: Session, supernet_id: str, rollbacks: Sequence[dict[str, Any]]
+) -> Sequence[dict[str, Any]]:
+    """Every return of its training to an earlier state; those that were not known yet."""
+    row = get_row(session, SupernetRow, supernet_id, noun="supernet")
+    news = rollbacks[len(row.rollbacks) :]
+    if news:
+        row.rollbacks = [*rollbacks]
+        session.flush()
+    return news
 
 
 def set_weights(

@@ -17,6 +17,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -29,6 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.job import JobKind, JobState
+from nas.probes import ProbeRole
 from nas.trial import Split
 
 BigInt = Annotated[int, mapped_column(BigInteger)]
@@ -218,6 +220,12 @@ class SupernetRow(ResourceRow):
     calibration: Mapped[str | None]
     resume_departures: Mapped[list[str]] = mapped_column(server_default=text("'[]'::jsonb"))
     """What differed when the training went on after a stop; empty: bit for bit an undisturbed one."""
+    num_probes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Networks measured after every epoch beside the ends of the space."""
+    probes_flat_at_epoch: Mapped[int | None]
+    """The first at whose end no probe rose any more, as `nas.plateau` says; null while one does."""
+    rollbacks: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'::jsonb"))
+    """Each return of a training that had diverged to an earlier state, in order; shown, never queried."""
     warm_start_supernet_id: Mapped[str | None] = mapped_column(
         ForeignKey("supernets.id", ondelete="SET NULL"), index=True
     )
@@ -248,7 +256,48 @@ class TrainingPointRow(Base):
     accuracy_val_largest: Mapped[float | None]
     accuracy_val_smallest: Mapped[float | None]
     num_images_val: Mapped[int | None]
+    strategies: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """What strategies that learn had come to; shown, never queried."""
     elapsed_s: Mapped[float]
+
+
+class ProbeNetworkRow(Base):
+    """A network that the training measures after every epoch."""
+
+    __tablename__ = "probe_networks"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    architecture_key: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    macs: Mapped[BigInt]
+    params: Mapped[BigInt]
+    size_bytes: Mapped[BigInt]
+    peak_activation_bytes: Mapped[BigInt]
+
+    __table_args__ = (_one_of("role", ProbeRole),)
+
+
+class ProbeResultRow(Base):
+    """What one of them got right on val after an epoch: no evaluation, for the weights went on changing."""
+
+    __tablename__ = "probe_results"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    num_correct: Mapped[int]
+    num_images: Mapped[int]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["supernet_id", "number"],
+            ["probe_networks.supernet_id", "probe_networks.number"],
+            name="fk_probe_results_number_probe_networks",
+        ),
+        CheckConstraint("num_images > 0 AND num_correct BETWEEN 0 AND num_images", name="proportion"),
+    )
 
 
 class EvaluationRow(Base):

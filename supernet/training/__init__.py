@@ -7,10 +7,11 @@ and nothing else; a new method is a new strategy file and its entry in `nas/reci
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from supernet.training.collective import Collective, SingleProcess, TorchCollective
 from supernet.training.formats import CheckpointError, NewerFormatError
+from supernet.training.guard import TrainingDivergedError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import Stack, build_stack
 from supernet.training.state import TrainingState
-from supernet.training.trainer import Batches, StepStats, Trainer, TrainingDivergedError
+from supernet.training.trainer import Batches, StepStats, Trainer
 
 __all__ = [
     "Batches",

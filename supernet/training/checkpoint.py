@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
 
-from supernet.training.formats import (
-    FORMAT,
-    CheckpointError,
-    NewerFormatError,
-    StoredState,
-    check_format,
-    release,
-    upgrade,
-)
+from supernet.training.checkpoint_files import read_files, sync, write_files, write_synced
+from supernet.training.formats import CheckpointError, NewerFormatError
 from supernet.training.state import TrainingState
 
-WEIGHTS_FILE = "weights.safetensors"
-_OPTIMIZER_FILE = "optimizer.safetensors"
-_STRATEGIES_FILE = "strategies.safetensors"
-_STATE_FILE = "state.json"
 _PREFIX = "step-"
 
 
-def save_checkpoint(state: TrainingState, folder: Path, *, keep: int = 2) -> Path:
+def save_checkpoint(
+    state: TrainingState, folder: Path, *, keep: int = 2, spare_step: int | None = None
+) -> Path:
     """Writes `folder/step-<number>`, prunes all but the newest `keep`, and returns the new path.
+
+    The checkpoint of `spare_step` is kept too, however old.
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
     the name is complete. Processes that write to one folder take turns. CheckpointError where it cannot be
     written, on a full disk say: then the checkpoints before it are as they were.
     """
     try:
-        return _save(state, folder, keep)
+        return _save(state, folder, keep, spare_step)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint of step {state.step} could not be written to {folder} ({_reason(error)}); make "
@@ -60,6 +47,50 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def checkpoints(folder: Path) -> list[Path]:
     """Every checkpoint in the folder, oldest first."""
     return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def rewind_checkpoints(folder: Path, step: int) -> Path | None:
+    """Deletes every checkpoint of more than `step` steps; the newest that is left, or None.
+
+    The newest goes first: a process killed meanwhile leaves the beginning of the same row.
+    """
+    if not folder.exists():
+        return None
+    try:
+        with _sole_writer(folder):
+            for path in reversed(checkpoints(folder)):
+                if path > _path_of(folder, step):
+                    path.rename(_hidden_name(path))
+            sync(folder)
+            _delete_litter(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoints past step {step} could not be deleted from {folder} ({_reason(error)}); give "
+            "the worker's user the right to write there, then train again"
+        ) from error
+    return latest_checkpoint(folder)
+
+
+def put_aside(path: Path) -> None:
+    """Give a damaged checkpoint a name under which nobody takes it for one."""
+    try:
+        path.rename(path.with_name(f".damaged.{path.name}.{uuid4().hex}"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} is damaged and cannot be put aside ({_reason(error)}); give the worker's user the right "
+            "to write there, or delete it, then train again"
+        ) from error
+
+
+def newest_readable_step(folder: Path, most: int) -> int:
+    """Steps of the newest checkpoint that can be read, of those of `most` steps; 0 where there is none."""
+    for path in reversed(checkpoints(folder)):
+        if path <= _path_of(folder, most):
+            try:
+                return load_checkpoint(path).step
+            except CheckpointError:
+                continue
+    return 0
 
 
 def newest_readable(folder: Path) -> Path | None:
@@ -85,11 +116,11 @@ def replace_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _hidden_name(path)
     try:
-        _write_synced(temporary, content)
+        write_synced(temporary, content)
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def load_checkpoint(path: Path) -> TrainingState:
@@ -98,7 +129,7 @@ def load_checkpoint(path: Path) -> TrainingState:
     CheckpointError where it is damaged; NewerFormatError where a newer release wrote it.
     """
     try:
-        return _read_files(path)
+        return read_files(path)
     except NewerFormatError as error:
         raise NewerFormatError(f"{path} is no checkpoint for this release: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -108,12 +139,14 @@ def load_checkpoint(path: Path) -> TrainingState:
         ) from error
 
 
-def _save(state: TrainingState, folder: Path, keep: int) -> Path:
+def _save(state: TrainingState, folder: Path, keep: int, spare_step: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         _delete_litter(folder)
         try:
-            return _write_then_rename(state, folder, keep)
+            target = _write_then_rename(state, folder)
+            _prune(folder, keep, spare_step)
+            return target
         finally:
             _delete_litter(folder)
 
@@ -134,19 +167,24 @@ def _sole_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_then_rename(state: TrainingState, folder: Path, keep: int) -> Path:
-    target = folder / f"{_PREFIX}{state.step:010d}"
+def _write_then_rename(state: TrainingState, folder: Path) -> Path:
+    target = _path_of(folder, state.step)
     temporary = _hidden_name(target)
     temporary.mkdir()
-    _write_files(state, temporary)
+    write_files(state, temporary)
     if target.exists():
         # The same step of the same run: a resumed run got here again.
         target.rename(_hidden_name(target))
     temporary.rename(target)
-    _sync(folder)
-    for old in checkpoints(folder)[:-keep]:
-        old.rename(_hidden_name(old))
+    sync(folder)
     return target
+
+
+def _prune(folder: Path, keep: int, spare_step: int | None) -> None:
+    spared = None if spare_step is None else _path_of(folder, spare_step)
+    for old in checkpoints(folder)[:-keep]:
+        if old != spared:
+            old.rename(_hidden_name(old))
 
 
 def _reason(error: Exception) -> str:
@@ -165,6 +203,10 @@ def _last_words(folder: Path) -> str:
     )
 
 
+def _path_of(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:010d}"
+
+
 def _hidden_name(path: Path) -> Path:
     """A new name beside `path` that is no checkpoint's."""
     return path.with_name(f".{path.name}.{uuid4().hex}")
@@ -174,99 +216,3 @@ def _delete_litter(folder: Path) -> None:
     """Checkpoints unfinished or on their way out, those of a killed process included."""
     for path in folder.glob(f".{_PREFIX}*"):
         shutil.rmtree(path)
-
-
-def _write_files(state: TrainingState, folder: Path) -> None:
-    plain, tensors = _split_tensors(state.strategies)
-    contents = {
-        WEIGHTS_FILE: tensors_to_bytes(_contiguous(state.weights)),
-        _OPTIMIZER_FILE: tensors_to_bytes(_contiguous(state.optimizer)),
-        _STRATEGIES_FILE: tensors_to_bytes(_contiguous(tensors)),
-    }
-    description = {
-        "format": FORMAT,
-        "release": release(),
-        "step": state.step,
-        "identity": dict(state.identity),
-        "environment": dict(state.environment),
-        "departures": list(state.departures),
-        "strategies": plain,
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-    }
-    contents[_STATE_FILE] = json.dumps(description, indent=1).encode()
-    for name, content in contents.items():
-        _write_synced(folder / name, content)
-    _sync(folder)
-
-
-def _read_files(path: Path) -> TrainingState:
-    description = _read_description(path / _STATE_FILE)
-    # Before anything else is read: of a newer format nothing else is known.
-    check_format(description)
-    tensors = {name: _read_tensors(path / name, sha256) for name, sha256 in description["sha256"].items()}
-    state = upgrade(StoredState(description=description, tensors=tensors))
-    return TrainingState(
-        step=state.description["step"],
-        identity=state.description["identity"],
-        environment=state.description["environment"],
-        weights=state.tensors[WEIGHTS_FILE],
-        optimizer=state.tensors[_OPTIMIZER_FILE],
-        strategies=_join_tensors(state.description["strategies"], state.tensors[_STRATEGIES_FILE]),
-        departures=tuple(state.description.get("departures", ())),
-    )
-
-
-def _read_description(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from error
-
-
-def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"the bytes of {path.name} are not those that were written")
-    return tensors_from_bytes(content)
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What safetensors can write: on the CPU, dense, none sharing memory with another."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _split_tensors(
-    strategies: Mapping[str, Mapping[str, Any]],
-) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-    plain: dict[str, dict[str, Any]] = {}
-    tensors: dict[str, Tensor] = {}
-    for strategy, state in strategies.items():
-        plain[strategy] = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
-        tensors |= {f"{strategy}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    return plain, tensors
-
-
-def _join_tensors(
-    plain: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]
-) -> dict[str, dict[str, Any]]:
-    joined = {strategy: dict(state) for strategy, state in plain.items()}
-    for name, tensor in tensors.items():
-        strategy, _, key = name.partition("/")
-        joined[strategy][key] = tensor
-    return joined
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Makes the folder's entries, names included, survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ class Stream(IntEnum):
 
     PATH = 16
     DROPOUT = 17
+    PROBE = 18
     RESOLUTION = 20
     DATA_ORDER = 24
     BUDGET_TABLES = 25

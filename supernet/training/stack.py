@@ -15,6 +15,7 @@ from supernet.training.data_sampler import DataSampler, UniformData
 from supernet.training.distillation import Distillation
 from supernet.training.from_recipe import FromRecipe
 from supernet.training.gradient import GradientPolicy
+from supernet.training.guard import DivergenceGuard
 from supernet.training.learning_rate import LearningRate
 from supernet.training.meter import LossMeter
 from supernet.training.paths import PathSampler
@@ -43,6 +44,7 @@ class Stack:
     batch_norm: BatchNormPolicy
     precision: Precision
     loss_meter: LossMeter = field(default_factory=LossMeter)
+    guard: DivergenceGuard = field(default_factory=DivergenceGuard)
 
     @property
     def strategies(self) -> dict[str, Strategy]:
@@ -58,7 +60,13 @@ class Stack:
             "batch_norm": self.batch_norm,
             "precision": self.precision,
             "loss_meter": self.loss_meter,
+            "guard": self.guard,
         }
+
+    def describe(self) -> dict[str, Any]:
+        """What the strategies that learn have come to so far, by their names; JSON."""
+        described = {name: strategy.describe() for name, strategy in self.strategies.items()}
+        return {name: found for name, found in described.items() if found}
 
     def to_json(self) -> dict[str, Any]:
         """The resolved stack, for the record of the run; `completed_record` reads an older one."""
@@ -116,5 +124,7 @@ _STRATEGIES_BEFORE = {
     "data": UniformData.__name__,
     "batch_norm": LocalBatchNorm.__name__,
     "precision": FullPrecision.__name__,
+    # Without one a run ended where it diverged; of those that go on none has.
+    "guard": DivergenceGuard.__name__,
 }
 """Of records made before a run had them: what was done then."""

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.errors import InvalidRequestError, NasError
+from nas.errors import InvalidRequestError
 from supernet.network import Supernet
 from supernet.training.collective import Collective, SingleProcess
 from supernet.training.data_sampler import DataDraw
 from supernet.training.formats import CheckpointError
 from supernet.training.gradient import FlatGradients
+from supernet.training.guard import TrainingDivergedError
 from supernet.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -29,10 +30,6 @@ from supernet.training.rng import Stream, torch_seeded
 from supernet.training.shrink import Phase
 from supernet.training.stack import Stack, completed_record
 from supernet.training.state import TrainingState, differences, environment_of, repeats_bits
-
-
-class TrainingDivergedError(NasError):
-    """A loss or gradient that is not a finite number; the weights are those before the step."""
 
 
 class Batches(Protocol):
@@ -265,16 +262,11 @@ class Trainer:
         losses = tuple(self._gradients.losses[: len(slots)].tolist())
         for slot, loss in zip(slots, losses, strict=True):
             if not isfinite(loss):
-                raise TrainingDivergedError(
-                    f"the loss of a '{slot.role}' network is {loss} at step {step}; "
-                    "go on from a checkpoint with a lower base_learning_rate"
-                )
+                reason = f"the loss of a '{slot.role}' network is {loss} at step {step}"
+                raise TrainingDivergedError(reason, step=step)
         # A finite loss may have a gradient that is not, and it would spoil the weights for good.
         if not isfinite(self._gradients.values.sum().item()):
-            raise TrainingDivergedError(
-                f"the gradient is not finite at step {step}; "
-                "go on from a checkpoint with a lower base_learning_rate"
-            )
+            raise TrainingDivergedError(f"the gradient is not finite at step {step}", step=step)
         return losses
 
     def _update(self, slots: Sequence[Slot], step: int) -> float:
@@ -282,7 +274,7 @@ class Trainer:
         for strategy in self.stack.strategies.values():
             strategy.observe(step, slots, self._gradients)
         self.stack.gradient.clip(self._gradients.values)
-        rate = self.stack.learning_rate.at(step)
+        rate = self.stack.guard.rate_factor * self.stack.learning_rate.at(step)
         set_learning_rate(self._optimizer, rate)
         self._optimizer.step()
         return rate

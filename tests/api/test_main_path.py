@@ -61,6 +61,7 @@ def test_a_supernet_is_trained_after_its_images_are_imported(client, worker):
         "search_space": "micro_8",
         "recipe": recipe_from_json({"epochs": 3}).to_json(),
         "seed": 7,
+        "num_probes": 8,
         "num_workers": 1,
     }
     worker.import_dataset()
@@ -77,6 +78,33 @@ def test_every_space_may_be_trained(client, search_space):
     dataset = client.datasets.create(DIGITS)
     supernet = client.supernets.create(dataset.id, search_space)
     assert (supernet["search_space"], supernet.state) == (search_space, JobState.QUEUED)
+
+
+def test_probes_are_read_whole_and_only_when_they_have_changed(supernet, untrained, http, worker):
+    probes = supernet.probes()
+    assert [network["role"] for network in probes["networks"]] == ["largest", "smallest", *["drawn"] * 3]
+    assert probes["networks"][0]["architecture_key"] == worker.probes.networks[0].architecture.key
+    (epoch,) = probes["epochs"]
+    assert (epoch["epoch"], epoch["front"]) == (1, [1, 3, 0])
+    largest = epoch["items"][0]["accuracy_val"]
+    assert (largest["num_correct"], largest["num_images"], largest["split"]) == (190, NUM_VAL, "val")
+    assert probes["flat_at_epoch"] is None
+    first = http.get(f"/v1/supernets/{supernet.id}/probes")
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert http.get(f"/v1/supernets/{supernet.id}/probes", headers=tag).status_code == 304
+
+
+def test_before_the_first_epoch_there_are_no_probes(untrained, client):
+    assert client.supernets.probes(untrained.id)["epochs"] == []
+    assert untrained["num_probes"] == 8
+
+
+def test_a_supernet_tells_of_its_returns_from_divergence(supernet, database):
+    assert (supernet["rollbacks"], supernet["probes_flat_at_epoch"]) == ([], None)
+    rollback = {"step": 4, "from_step": 6, "reason": "the loss is nan", "rate_factor": 0.5}
+    with database.begin() as session:
+        supernets.set_rollbacks(session, supernet.id, [rollback])
+    assert supernet.refresh()["rollbacks"] == [rollback]
 
 
 def test_a_supernet_tells_where_its_training_departed_from_an_undisturbed_one(supernet, database):

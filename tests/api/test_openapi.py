@@ -172,7 +172,8 @@ create_subnet create_supernet create_upload delete_dataset delete_search delete_
 delete_upload download_dataset_split download_subnet_artifact download_supernet_artifact
 get_dataset get_health get_job get_readiness get_search
 get_search_pareto get_search_space get_subnet get_supernet get_supernet_best get_supernet_curves
-get_supernet_frontier get_upload get_version list_dataset_splits list_datasets list_job_events list_jobs
+get_supernet_frontier get_supernet_probes get_upload get_version list_dataset_splits list_datasets
+list_job_events list_jobs
 list_search_spaces list_search_trials list_searches list_subnet_artifacts list_subnets
 list_supernet_artifacts list_supernets list_uploads validate_search
 """
@@ -204,5 +205,7 @@ def test_every_figure_says_what_it_is():
             assert "#/components/schemas/Accuracy" in str(fields.get(field, "#/components/schemas/Accuracy"))
     assert schemas["Accuracy"]["properties"]["provenance"]["const"] == "measured"
     assert {"split", "num_images", "interval_95"} <= set(schemas["Accuracy"]["required"])
-    counted = dict.fromkeys(["Evaluation", "Trial", "Subnet", "SpaceAnswer", "SpaceWithDecisions"], "counted")
+    counted = dict.fromkeys(
+        ["Evaluation", "Trial", "Subnet", "SpaceAnswer", "SpaceWithDecisions", "ProbeNetwork"], "counted"
+    )
     assert found == {**counted, "TrainingPoint": "measured"}

@@ -12,7 +12,8 @@ import numpy as np
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.job import JobKind, Progress
-from nas.store import datasets, evaluations, searches, subnets, supernets
+from nas.probes import EpochProbes, ProbeResult, choose_probes
+from nas.store import datasets, evaluations, probes, searches, subnets, supernets
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
@@ -79,6 +80,7 @@ class PlayedWorker:
         self._database = database
         self._artifacts = artifacts
         self.queue = JobQueue(database)
+        self.probes = epoch_probes(POINT.epoch, [190, 120, 110, 150, 140])
 
     def claim(self, kind: JobKind):
         lease = self.queue.claim("played", lease_s=60, kinds=[kind])
@@ -112,6 +114,7 @@ class PlayedWorker:
 
     def train(self) -> None:
         with self.job(JobKind.TRAIN) as (session, supernet_id):
+            probes.record(session, supernet_id, self.probes)
             supernets.record_point(session, supernet_id, POINT)
             stored = self._artifacts.put(f"supernets/{supernet_id}/a/supernet.safetensors", WEIGHTS)
             supernets.set_weights(
@@ -162,6 +165,24 @@ class PlayedWorker:
             media_type="application/octet-stream",
             uri=stored.uri,
         )
+
+
+def epoch_probes(epoch: int, num_correct: Sequence[int]) -> EpochProbes:
+    """The ends of the space and drawn networks, with so many images right."""
+    rng = np.random.default_rng(0)
+    networks = choose_probes(SPACE, len(num_correct) - 2, rng, num_classes=10, in_channels=1)
+    results = [
+        ProbeResult(number=network.number, num_correct=count, num_images=NUM_VAL)
+        for network, count in zip(networks, num_correct, strict=True)
+    ]
+    return EpochProbes(
+        epoch=epoch,
+        step=10 * epoch,
+        networks=networks,
+        results=tuple(results),
+        strategies={},
+        is_settled=True,
+    )
 
 
 def costs_of(architecture: Architecture) -> dict[str, int]:

@@ -38,6 +38,8 @@ async def trained(client, worker):
 async def the_whole_path_ends_in_files(client, worker, folder):
     supernet = await trained(client, worker)
     assert [point["train_loss"] for point in await supernet.curves()] == [2.0]
+    assert [epoch["epoch"] for epoch in (await supernet.probes())["epochs"]] == [1]
+    assert (await client.supernets.probes(supernet.id))["networks"][0]["role"] == "largest"
     search = await client.searches.create(supernet.id, 5, constraints={"max_macs": "100%"})
     worker.search(ladder(5), [100, 140, 120, 180, 190])
     search = await search.wait(timeout=60)

@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from nas.job import JobKind
+from nas.store import supernets
 from tests.api.conftest import ACCURACIES, DIGITS, SPLIT_FILES
 from tests.api.weights import bundle_file
 from tests.api.worker import SPACE, costs_of, ladder
@@ -270,3 +271,33 @@ def test_what_goes_on_is_not_deleted(nas, client):
 def test_a_search_is_extended(nas, search):
     longer = nas("search", "create", "--extends", search.id, "--trials", 8, "-o", "json").json()
     assert longer["supernet_id"] == search["supernet_id"]
+
+
+def test_probes_are_shown_as_a_table_and_whole_as_json(nas, supernet):
+    shown = nas("supernet", "probes", supernet.id)
+    lines = shown.out.splitlines()
+    assert (shown.status, shown.err) == (0, "after epoch 1\n")
+    assert lines[0].split()[:3] == ["PROBE", "ROLE", "MACS"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["0", "largest"], ["1", "smallest"], ["2", "drawn"]]
+    assert [line.endswith("yes") for line in lines[1:]] == [True, True, False, True, False]
+    assert "95.0% (91.0% to 97.3%)" in lines[1]
+    assert nas("supernet", "probes", supernet.id, "-o", "json").json() == supernet.probes()
+
+
+def test_before_the_first_epoch_there_are_no_probes_to_show(nas, untrained):
+    shown = nas("supernet", "probes", untrained.id)
+    assert (shown.status, shown.out) == (0, "")
+    assert "is queued; no epoch of it has been measured" in shown.err
+
+
+def test_what_befell_a_training_is_told_while_it_is_watched(nas, supernet, database):
+    rollback = {"step": 4, "from_step": 1006, "reason": "the loss is nan", "rate_factor": 0.5}
+    with database.begin() as session:
+        supernets.set_rollbacks(session, supernet.id, [rollback])
+        supernets.get(session, supernet.id).row.probes_flat_at_epoch = 12
+    told = nas("supernet", "watch", supernet.id).err.splitlines()
+    assert told[0] == (
+        f"{supernet.id}  rolled back from step 1,006 to 4, learning rate times 0.5: the loss is nan"
+    )
+    assert told[1].startswith(f"{supernet.id}  no probe has risen since epoch 12")
+    assert told[2] == f"{supernet.id}  succeeded"

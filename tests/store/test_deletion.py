@@ -5,12 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select, text
 
 from nas.errors import ConflictError, NotFoundError
 from nas.job import JobKind
-from nas.store import datasets, discards, evaluations, searches, subnets, supernets, uploads
+from nas.probes import EpochProbes, ProbeResult, choose_probes
+from nas.store import datasets, discards, evaluations, probes, searches, subnets, supernets, uploads
 from nas.store.artifacts import ArtifactStore
 from nas.store.deletion import (
     DATASET,
@@ -25,6 +27,7 @@ from nas.store.deletion import (
 )
 from nas.store.tables import Base, DiscardedFolderRow, EvaluationRow, JobEventRow, JobRow, TrialRow
 from nas.trial import Split
+from search_spaces import SPACES
 
 NAMES = {"display_name": "named", "labels": {}}
 
@@ -196,6 +199,12 @@ def test_a_search_takes_its_trials_along_and_leaves_the_evaluations(
         assert evaluations.get(session, evaluation_id).supernet_id == supernet
 
 
+def probes_of_an_epoch():
+    networks = choose_probes(SPACES["micro_8"], 0, np.random.default_rng(0), num_classes=10, in_channels=1)
+    results = tuple(ProbeResult(number=number, num_correct=1, num_images=9) for number in range(2))
+    return EpochProbes(epoch=0, step=1, networks=networks, results=results, strategies={}, is_settled=False)
+
+
 def test_a_supernet_takes_its_curves_and_evaluations_along(database, make, delete, end, evaluation, costs):
     dataset = make(add_dataset)
     gone, kept = make(add_supernet, dataset), make(add_supernet, dataset)
@@ -211,9 +220,12 @@ def test_a_supernet_takes_its_curves_and_evaluations_along(database, make, delet
                     epoch=1, step=1, images_seen=1, train_loss=1.0, learning_rate=0.1, elapsed_s=1.0
                 ),
             )
+            probes.record(session, supernet, probes_of_an_epoch())
     delete(SUPERNET, gone)
     with database.session() as session:
         assert {row.supernet_id for row in session.scalars(select(EvaluationRow))} == {kept}
+        assert probes.curves(session, gone).networks == []
+        assert len(probes.curves(session, kept).results) == 1
         assert len(supernets.curve(session, kept)) == 1
     assert count(database, EvaluationRow) == 5
 

@@ -110,7 +110,7 @@ def test_an_interrupted_write_leaves_the_older_checkpoint_and_no_litter(tmp_path
     path = save_checkpoint(trainer.state(), tmp_path)
     trainer.run(1)
     monkeypatch.setattr(
-        "supernet.training.checkpoint._sync", lambda folder: (_ for _ in ()).throw(OSError(28))
+        "supernet.training.checkpoint_files.sync", lambda folder: (_ for _ in ()).throw(OSError(28))
     )
     with pytest.raises(CheckpointError, match="step 1 could not be written"):
         save_checkpoint(trainer.state(), tmp_path)

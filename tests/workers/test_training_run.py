@@ -32,6 +32,7 @@ class Watcher:
     def __init__(self, *, at_step=None, at_point=None, error=Interruption) -> None:
         self._at_step, self._at_point, self._error = at_step, at_point, error
         self.steps, self.points, self.resumes, self.checkpoints = [], [], [], []
+        self.rollbacks, self.damaged, self.probes = [], [], []
 
     def on_step(self, done, total):
         assert total == NUM_STEPS
@@ -39,13 +40,22 @@ class Watcher:
         if done == self._at_step:
             raise self._error("at a step")
 
+    def on_probes(self, probes):
+        self.probes.append(probes)
+
     def on_point(self, point):
         self.points.append(point)
         if point.epoch == self._at_point:
             raise self._error("at a point")
 
-    def on_checkpoint(self, step):
-        self.checkpoints.append(step)
+    def on_checkpoint(self, num_steps):
+        self.checkpoints.append(num_steps)
+
+    def on_rollback(self, rollbacks):
+        self.rollbacks = [*rollbacks]
+
+    def on_damaged_checkpoint(self, name, reason):
+        self.damaged.append(name)
 
     def check(self):
         pass

@@ -180,12 +180,14 @@ class AsyncSupernets(AsyncProducts[AsyncSupernet]):
         recipe: Mapping[str, Any] | None = None,
         seed: int | None = None,
         num_workers: int | None = None,
+        num_probes: int | None = None,
         warm_start: Mapping[str, str] | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncSupernet:
         """Train a supernet; what is left out, of the recipe (see `nas.recipe`) too, takes its default.
 
+        `num_probes` networks are measured after every epoch, beside the ends of the space (`probes`).
         `warm_start` begins from weights: {"supernet_id": "sn_…"}, or {"upload_id": "up_…"} of a file.
         """
         body = {
@@ -194,6 +196,7 @@ class AsyncSupernets(AsyncProducts[AsyncSupernet]):
             "recipe": recipe,
             "seed": seed,
             "num_workers": num_workers,
+            "num_probes": num_probes,
             "warm_start": warm_start,
             "display_name": display_name,
             "labels": labels,
@@ -213,6 +216,10 @@ class AsyncSupernets(AsyncProducts[AsyncSupernet]):
     async def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
         return await self._unread(supernet_id).curves()
+
+    async def probes(self, supernet_id: str) -> dict[str, Any]:
+        """See `Supernet.probes`."""
+        return await self._unread(supernet_id).probes()
 
 
 class AsyncSearches(AsyncProducts[AsyncSearch]):

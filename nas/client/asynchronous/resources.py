@@ -165,6 +165,10 @@ class AsyncSupernet(AsyncProduct):
         answer = await self.transport.get(f"{self['links']['self']}/curves")
         return list(answer["items"])
 
+    async def probes(self) -> dict[str, Any]:
+        """What a fixed set of networks got right on val after every epoch so far: `networks`, `epochs`."""
+        return dict(await self.transport.get(f"{self['links']['self']}/probes"))
+
     async def artifacts(self) -> list[dict[str, Any]]:
         """Its weights as a file: name, size_bytes, sha256, media_type, links; none before training ended."""
         answer = await self.transport.get(f"{self['links']['self']}/artifacts")
