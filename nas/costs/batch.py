@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,10 @@ class CostTable:
         return index
 
 
-_Entries = dict[tuple[Value, ...], dict[str, int]]
-_CostOfTerms = Callable[[Sequence[CostTerm], Sequence[LayerSpec]], list[dict[str, int]]]
+EntryT = TypeVar("EntryT")
+
+Combination = tuple[Value, ...]
+"""Values of a term's decisions, in their order."""
 
 
 def batch_costs(
@@ -150,10 +153,32 @@ def _peak_costs(terms: Sequence[CostTerm], layers: Sequence[LayerSpec]) -> list[
 
 
 def _tables(
-    space: SearchSpace, terms: Sequence[CostTerm], cost: _CostOfTerms, num_classes: int, in_channels: int
+    space: SearchSpace,
+    terms: Sequence[CostTerm],
+    costs_of: Callable[[Sequence[CostTerm], Sequence[LayerSpec]], list[dict[str, int]]],
+    num_classes: int,
+    in_channels: int,
 ) -> tuple[CostTable, ...]:
     options = {d.name: d.options for d in space.decisions}
-    filled: list[_Entries] = [{} for _ in terms]
+    filled = term_entries(space, terms, costs_of, num_classes=num_classes, in_channels=in_channels)
+    return tuple(_table(space, term, entries, options) for term, entries in zip(terms, filled, strict=True))
+
+
+def term_entries(
+    space: SearchSpace,
+    terms: Sequence[CostTerm],
+    entries_of: Callable[[Sequence[CostTerm], Sequence[LayerSpec]], list[EntryT]],
+    *,
+    num_classes: int,
+    in_channels: int,
+) -> list[dict[Combination, EntryT]]:
+    """For each term, what `entries_of` makes of it for every combination of the term's decisions.
+
+    `entries_of` gets all terms and the layers of one network, and answers for each term. What it says of a
+    term must depend on the term's decisions alone.
+    """
+    options = {d.name: d.options for d in space.decisions}
+    filled: list[dict[Combination, EntryT]] = [{} for _ in terms]
     # The term with most combinations first: setting like decisions alike fills the others on the way.
     for index in sorted(range(len(terms)), key=lambda i: -_num_combinations(terms[i], options)):
         for combination in product(*(options[name] for name in terms[index].decisions)):
@@ -161,9 +186,9 @@ def _tables(
                 continue
             values = _assignment(terms[index], combination, options)
             layers = space.lower_values(values, num_classes=num_classes, in_channels=in_channels)
-            for term, entries, entry in zip(terms, filled, cost(terms, layers), strict=True):
+            for term, entries, entry in zip(terms, filled, entries_of(terms, layers), strict=True):
                 entries.setdefault(tuple(values[name] for name in term.decisions), entry)
-    return tuple(_table(space, term, entries, options) for term, entries in zip(terms, filled, strict=True))
+    return filled
 
 
 def _num_combinations(term: CostTerm, options: dict[str, tuple[Value, ...]]) -> int:
@@ -171,7 +196,7 @@ def _num_combinations(term: CostTerm, options: dict[str, tuple[Value, ...]]) -> 
 
 
 def _assignment(
-    term: CostTerm, combination: tuple[Value, ...], options: dict[str, tuple[Value, ...]]
+    term: CostTerm, combination: Combination, options: dict[str, tuple[Value, ...]]
 ) -> dict[str, Value]:
     """The combination, with every other decision set as the term's decision of the same kind."""
     chosen = dict(zip(term.decisions, combination, strict=True))
@@ -184,7 +209,10 @@ def _assignment(
 
 
 def _table(
-    space: SearchSpace, term: CostTerm, entries: _Entries, options: dict[str, tuple[Value, ...]]
+    space: SearchSpace,
+    term: CostTerm,
+    entries: dict[Combination, dict[str, int]],
+    options: dict[str, tuple[Value, ...]],
 ) -> CostTable:
     position = {d.name: i for i, d in enumerate(space.decisions)}
     sizes = [len(options[name]) for name in term.decisions]
