@@ -19,6 +19,11 @@ class Stream(IntEnum):
 
     PATH = 16
     DROPOUT = 17
+    GENERATOR_WEIGHTS = 40
+    BIN = 41
+    GENERATOR_NOISE = 42
+    PRACTICE = 43
+    BIN_UPDATE = 44
 
 
 def generator_for(seed: int, stream: Stream, step: int, index: int) -> np.random.Generator:

@@ -8,7 +8,14 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
-from nas.recipe_choices import BatchNormKind, DistillationKind, RatePolicy, SamplerKind
+from nas.recipe_choices import (
+    BatchNormKind,
+    DistillationKind,
+    RandomPathKind,
+    RatePolicy,
+    SamplerKind,
+)
+from nas.recipe_rules import check_space
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from nas.subspace import SubSpace
@@ -18,8 +25,15 @@ from supernet.training.distillation import Distillation, NoDistillation, SoftDis
 from supernet.training.gradient import GradientPolicy, SummedGradients
 from supernet.training.learning_rate import CosineWithFloor, ExponentialWithFloor, LearningRate, Warmup
 from supernet.training.meter import LossMeter
-from supernet.training.paths import PathSampler, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.paths import (
+    PathSampler,
+    RandomPaths,
+    SandwichSampler,
+    UniformPaths,
+    UniformSampler,
+)
 from supernet.training.regularisation import LargestOnly, Regularisation
+from supernet.training.shift_paths import ShiftPaths
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 from supernet.training.strategy import Strategy
 
@@ -76,6 +90,7 @@ def build_stack(
 
     `num_images` are those that the weights learn from; None: as many as the steps of an epoch hold.
     """
+    check_space(recipe, space)
     num_steps = recipe.epochs * steps_per_epoch
     return Stack(
         recipe=recipe,
@@ -83,7 +98,7 @@ def build_stack(
         num_steps=num_steps,
         shrink=StaticSchedule(SubSpace(space), num_random=recipe.num_random),
         data=UniformData(),
-        sampler=_sampler(recipe, seed),
+        sampler=_sampler(recipe, space, seed, num_steps),
         distillation=_distillation(recipe),
         gradient=SummedGradients(recipe.clip, recipe.clip_threshold),
         learning_rate=_learning_rate(recipe, num_steps),
@@ -107,12 +122,21 @@ _STRATEGIES_BEFORE = {"data": UniformData.__name__, "batch_norm": LocalBatchNorm
 """Of records made before a run had them: what was done then."""
 
 
-def _sampler(recipe: Recipe, seed: int) -> PathSampler:
+def _sampler(recipe: Recipe, space: SearchSpace, seed: int, num_steps: int) -> PathSampler:
+    paths = _random_paths(recipe, space, seed, num_steps)
     match recipe.sampler:
         case SamplerKind.SANDWICH:
-            return SandwichSampler(UniformPaths(seed))
+            return SandwichSampler(paths)
         case SamplerKind.UNIFORM:
-            return UniformSampler(UniformPaths(seed))
+            return UniformSampler(paths)
+
+
+def _random_paths(recipe: Recipe, space: SearchSpace, seed: int, num_steps: int) -> RandomPaths:
+    match recipe.random_paths:
+        case RandomPathKind.SHIFT:
+            return ShiftPaths(recipe, space, seed=seed, num_steps=num_steps)
+        case _:
+            return UniformPaths(seed)
 
 
 def _batch_norm(recipe: Recipe) -> BatchNormPolicy:

@@ -33,7 +33,7 @@ NARROWING = MBConvSpace(
     stages=(stage("stage1", (8, 16, 24), depths=(1,), expansions=(1,)), stage("stage2", (8, 16))),
     head_width=16,
 )
-"""A space whose largest network lacks a shortcut that narrower ones have, and whose widest is not its last."""
+"""A space whose largest network lacks a shortcut that narrower ones have."""
 
 
 def double_supernet(space, **kwargs):
@@ -57,9 +57,7 @@ def some_networks(space, count):
     return [space.largest(), space.smallest(), *(space.sample(rng) for _ in range(count))]
 
 
-@pytest.mark.parametrize(
-    "space", [NARROWING, SPACES["micro_8"], SPACES["ofa_mobilenetv3_32"]], ids=lambda s: s.name
-)
+@pytest.mark.parametrize("space", [NARROWING, SPACES["micro_8"]], ids=lambda space: space.name)
 def test_the_gradients_by_weights_are_those_of_the_sliced_network(space):
     supernet = double_supernet(space)
     images = images_for(space)
