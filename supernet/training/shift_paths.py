@@ -158,15 +158,15 @@ class ShiftPaths(RandomPaths):
     # Bins
 
     def _update_bins(self, context: StepContext) -> None:
-        """Every `bin_interval` steps; before the warm-up's end, and at first, weights are only remembered.
+        """Every `bin_interval` steps, once there are weights to compare with: those of one interval before.
 
-        No weights are remembered before networks of other sizes are first run, so that a sort of the channels
-        just before does not come between the two whose losses are compared.
+        They are first remembered an interval before the warm-up ends, but never before networks of other
+        sizes are run: a sort of the channels just before these would come between the two.
         """
         interval = self._recipe.bin_interval
         if context.step % interval:
             return
-        if self._previous and context.step >= self._warmup_steps:
+        if self._previous:
             gradient = self._bin_gradient(context).contiguous()
             context.collective.all_reduce_sum(gradient)
             self.bins.module.logits.grad = gradient
