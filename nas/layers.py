@@ -34,6 +34,10 @@ class LayerKind(StrEnum):
     """A tensor of zeros shaped as its input."""
 
 
+WEIGHTED = (LayerKind.CONV, LayerKind.LINEAR, LayerKind.BATCH_NORM)
+"""Layers that have weights of their own."""
+
+
 class Act(StrEnum):
     """Activation applied after the layer and its batch norm."""
 

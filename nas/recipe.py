@@ -10,6 +10,7 @@ from nas.fields import Interval, checked_fields
 from nas.recipe_choices import (
     AttentionKind,
     BatchNormKind,
+    BinGradientKind,
     ClipKind,
     DataSamplerKind,
     DistillationKind,
@@ -104,14 +105,30 @@ class Recipe:
     bin_warmup_fraction: Annotated[
         float,
         Interval(0.0, 1.0),
-        "Of shift sampling: the part of the run in which all bins are equally likely. ShiftNAS: 50 epochs.",
+        "Of shift sampling: the part of the run in which all bins are equally likely. ShiftNAS: 50 epochs, "
+        "of how many is not known.",
     ] = 0.1
     bin_interval: Annotated[
         int, Interval(1, 1_000_000), "Of shift sampling: steps between two updates of the bins."
     ] = 100
+    bin_gradient: Annotated[
+        BinGradientKind, "Of shift sampling: how the bins learn from the change of the held-out loss."
+    ] = BinGradientKind.GENERATOR
+    bin_learning_rate: Annotated[
+        float, Interval(1e-8, 10.0), "Of shift sampling: the bins' own, of Adam. ShiftNAS: 0.001."
+    ] = 1e-3
     cost_weight: Annotated[
-        float, Interval(0.0, 1e6), "Of shift sampling: the weight of the cost's own loss (λ)."
+        float,
+        Interval(0.0, 1e6),
+        "Of shift sampling: the weight of the cost's own loss (λ), the square of the error as a part of the "
+        "cost asked for.",
     ] = 1.0
+    generator_batch: Annotated[
+        int,
+        Interval(1, 1024),
+        "Of shift sampling: costs a step that the generator learns to meet; those beyond the step's own "
+        "networks are for practice. ShiftNAS: none for practice.",
+    ] = 1
     gumbel_temperature: Annotated[float, Interval(1e-3, 100.0), "Of shift sampling."] = 1.0
     held_out_fraction: Annotated[
         float,
@@ -207,6 +224,10 @@ class Recipe:
             value = field.checked(getattr(self, field.name), owner="recipe")
             object.__setattr__(self, field.name, value)
         check_combination(self)
+
+    def num_held_out(self, num_images: int) -> int:
+        """How many of the training images are kept from the weights."""
+        return round(self.held_out_fraction * num_images)
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON values; `recipe_from_json` reads it back."""

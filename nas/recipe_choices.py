@@ -88,6 +88,15 @@ class AttentionKind(StrEnum):
     """That of the largest."""
 
 
+class BinGradientKind(StrEnum):
+    """How the bins of shift sampling learn from the change of the loss on images held out."""
+
+    GENERATOR = "generator"
+    """Through the generator: the gradient by the drawn bin, at one bin (ShiftNAS)."""
+    SCORE = "score"
+    """By the change at every bin, which needs no gradient by the cost (a variant)."""
+
+
 class DataSamplerKind(StrEnum):
     """Which images one epoch sees."""
 

@@ -26,6 +26,7 @@ from nas.recipe_choices import (
 
 if TYPE_CHECKING:
     from nas.recipe import Recipe
+    from nas.space import SearchSpace
 
 _USES_TEACHER = {DistillationKind.SOFT, DistillationKind.SOFT_HARD, DistillationKind.ALPHA}
 
@@ -53,6 +54,19 @@ def check_combination(recipe: Recipe) -> None:
                 value=value,
                 allowed=rule.allowed,
             )
+
+
+def check_space(recipe: Recipe, space: SearchSpace) -> None:
+    """Raise InvalidFieldError, with the reason, where the recipe cannot train networks of this space."""
+    if recipe.random_paths is RandomPathKind.SHIFT and not space.is_weight_entangled:
+        raise InvalidFieldError(
+            f"random_paths 'shift' masks the weights of the largest network, and that of space "
+            f"'{space.name}' lacks the weights of other operations (ShiftNAS's own limitation); choose "
+            "random_paths 'uniform' or a space of sizes, such as 'micro'",
+            field="random_paths",
+            value=_plain(recipe.random_paths),
+            allowed=f"any other in space {space.name}",
+        )
 
 
 def _runs_largest(recipe: Recipe) -> bool:
@@ -195,6 +209,16 @@ _RULES = (
         reason="learns from images that the weights are not trained on, and held_out_fraction is 0",
         remedy="choose a held_out_fraction above 0, such as 0.04",
         allowed="any other with held_out_fraction 0",
+    ),
+    _Rule(
+        field="importance_weighting",
+        applies=lambda r: (
+            r.importance_weighting is not WeightingKind.NONE and r.random_paths is RandomPathKind.SHIFT
+        ),
+        reason="makes up for draws of known probability, and random_paths 'shift' generates networks for a "
+        "cost",
+        remedy="choose importance_weighting 'none' or other random_paths",
+        allowed="none with random_paths shift",
     ),
 )
 

@@ -79,6 +79,8 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
             name=RecipeName.SHIFTNAS,
             random_paths=RandomPathKind.SHIFT,
             held_out_fraction=50_000 / 1_281_167,
+            cost_weight=10.0,
+            generator_batch=32,
         ),
         RecipeName.ATTENTIVE: Recipe(
             name=RecipeName.ATTENTIVE,

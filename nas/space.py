@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Value
 from nas.errors import InvalidArchitectureError
-from nas.layers import LayerSpec
+from nas.layers import WEIGHTED, LayerSpec
 
 Values = Mapping[str, Value]
 """A value for every decision by name, active or not."""
@@ -234,6 +234,16 @@ class SearchSpace(ABC):
         spelled = [self._architecture(values) for values in [largest, *varied]]
         # By spelling, not by equality: equal networks may be spelled with different weights.
         return tuple({architecture.choices: architecture for architecture in spelled}.values())
+
+    @cached_property
+    def is_weight_entangled(self) -> bool:
+        """Whether the largest network has all the weights: sizes are chosen, operations are not."""
+        held = {layer.name for layer in self.lower(self.largest())}
+        return all(
+            layer.name in held or layer.kind not in WEIGHTED
+            for architecture in self.covering()
+            for layer in self.lower(architecture)
+        )
 
     def size(self) -> int:
         """How many distinct networks the space holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.layers import LayerKind, LayerSpec
+from nas.layers import WEIGHTED, LayerKind, LayerSpec
 from nas.space import SearchSpace
 from supernet.batchnorm import Statistics
 from supernet.elastic.batch_norm import (
@@ -20,9 +20,10 @@ from supernet.elastic.batch_norm import (
     normalise_by_batch,
     normalise_by_nothing,
 )
-from supernet.elastic.conv import ElasticConv
+from supernet.elastic.conv import ElasticConv, KernelMix
 from supernet.elastic.linear import ElasticLinear
 from supernet.elastic.stateless import activate, run_stateless
+from supernet.gated import run_gated
 from supernet.graph import RunLayer, run_layers
 from supernet.resize import resize
 
@@ -44,9 +45,13 @@ class Slot(nn.Module):
         has_zero_init = any(layer.has_zero_init for layer in layers)
         self.bn = ElasticBatchNorm(channels, has_zero_init=has_zero_init) if layers[0].bn else None
 
-    def forward(self, x: Tensor, layer: LayerSpec, normalise: Normaliser) -> Tensor:
+    def forward(
+        self, x: Tensor, layer: LayerSpec, normalise: Normaliser, *, kernel_mix: KernelMix | None = None
+    ) -> Tensor:
         """Weights, batch norm and activation of this layer."""
-        if self.weights is not None:
+        if kernel_mix is not None:
+            x = self.weights(x, layer, kernel_mix=kernel_mix)
+        elif self.weights is not None:
             x = self.weights(x, layer)
         if self.bn is not None:
             x = self.bn(x, layer.name, normalise)
@@ -92,15 +97,21 @@ class Supernet(nn.Module):
         *,
         dropout: float = 0.0,
         normalise: Normaliser | None = None,
+        gates: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), resized to the architecture's resolution.
 
         Batch norm is up to `normalise`. By default it uses the batch's statistics in train mode, and in
         eval mode `statistics`; None means mean 0 and variance 1, which serves checks without data and
         measures nothing. `dropout` acts before the classifier.
+
+        With `gates`, which spell the architecture as one-hot vectors by decision, the logits are the same and
+        differentiable by them (see `run_gated`); statistics of the one network do not fit then.
         """
         if normalise is None:
             normalise = self._normaliser(statistics)
+        if gates is not None:
+            return run_gated(self, images, architecture, gates, normalise, dropout=dropout)
         return self.run(images, architecture, normalise, dropout=dropout)
 
     def _normaliser(self, statistics: Statistics | None) -> Normaliser:
@@ -152,9 +163,6 @@ class Supernet(nn.Module):
                 if layer.kind in WEIGHTED:
                     forms.setdefault(layer.name, []).append(layer)
         return forms
-
-
-WEIGHTED = (LayerKind.CONV, LayerKind.LINEAR, LayerKind.BATCH_NORM)
 
 
 def slot_key(name: str) -> str:

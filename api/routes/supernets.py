@@ -31,6 +31,7 @@ from api.warm_start import resolve_warm_start
 from nas.fields import InvalidFieldError
 from nas.job import JobState
 from nas.recipe import Recipe
+from nas.recipe_rules import check_space
 from nas.store import datasets, probes, supernets
 from nas.store.deletion import SUPERNET
 from nas.store.resources import WithJob, rename
@@ -146,7 +147,9 @@ def _check_space(name: str) -> None:
 
 def _resolve(body: SupernetCreate) -> Recipe:
     try:
-        return body.recipe.resolve()
+        recipe = body.recipe.resolve()
+        check_space(recipe, SPACES[body.search_space])
+        return recipe
     except InvalidFieldError as error:
         raise _refused(f"recipe.{error.field}", error.value, str(error), allowed=error.allowed) from error
 
@@ -167,16 +170,31 @@ def _check_dataset(session: Session, dataset_id: str, recipe: Recipe) -> None:
     """The images are to be had, and suffice for one batch; before their import nobody knows how many."""
     found = datasets.get(session, dataset_id)
     state, num_train = found.job.state, found.row.num_train
-    if num_train is not None and recipe.batch_size > num_train:
-        message = (
-            f"a batch of {recipe.batch_size} images is more than the {num_train} training images of data set "
-            f"{dataset_id}; choose a recipe.batch_size from 2 to {num_train}"
-        )
-        allowed = f"a whole number from 2 to {num_train}"
-        raise _refused("recipe.batch_size", recipe.batch_size, message, allowed=allowed)
+    if num_train is not None:
+        _check_num_images(num_train, dataset_id, recipe)
     if state.is_terminal and state is not JobState.SUCCEEDED:
         detail = f"data set {dataset_id} was not imported: its job is {state}; register the images again"
         raise ProblemError("dataset-not-ready", 409, detail, state=state)
+
+
+def _check_num_images(num_train: int, dataset_id: str, recipe: Recipe) -> None:
+    num_held_out = recipe.num_held_out(num_train)
+    num_learned = num_train - num_held_out
+    if recipe.batch_size > num_learned:
+        less = f" less the {num_held_out} held out" if num_held_out else ""
+        message = (
+            f"a batch of {recipe.batch_size} images is more than the {num_train} training images of data set "
+            f"{dataset_id}{less}; choose a recipe.batch_size from 2 to {num_learned}"
+        )
+        allowed = f"a whole number from 2 to {num_learned}"
+        raise _refused("recipe.batch_size", recipe.batch_size, message, allowed=allowed)
+    if recipe.held_out_fraction > 0 and num_held_out == 0:
+        message = (
+            f"{recipe.held_out_fraction:g} of the {num_train} training images of data set {dataset_id} is "
+            f"none of them; choose a recipe.held_out_fraction of at least {1 / num_train:.2g}"
+        )
+        allowed = "a part that is one image at least, or 0"
+        raise _refused("recipe.held_out_fraction", recipe.held_out_fraction, message, allowed=allowed)
 
 
 def _check_trained(found: WithJob[SupernetRow]) -> None:

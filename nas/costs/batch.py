@@ -7,11 +7,12 @@ for peaks, a maximum) of look-ups. There is no second formula: the tables hold w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import product
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +54,15 @@ class CostTable:
         return index
 
 
+EntryT = TypeVar("EntryT")
+
+Combination = tuple[Value, ...]
+"""Values of a term's decisions, in their order."""
+
 _Entry = dict[str, int]
-_Entries = dict[tuple[Value, ...], _Entry]
 _Options = dict[str, tuple[Value, ...]]
-_CostOfTerms = Callable[[Sequence[LayerSpec], Sequence[int | None], int], list[_Entry]]
-"""Of layers, and for each the term it is of: what each term costs."""
+_EntriesOf = Callable[[Sequence[LayerSpec], Sequence[int | None], int], list[EntryT]]
+"""Of the layers of one network, the number of the term that each is of, and how many terms there are."""
 
 
 def batch_costs(
@@ -156,10 +161,32 @@ def _owner(terms: Sequence[CostTerm], layer: str) -> int | None:
 
 
 def _tables(
-    space: SearchSpace, terms: Sequence[CostTerm], cost: _CostOfTerms, num_classes: int, in_channels: int
+    space: SearchSpace,
+    terms: Sequence[CostTerm],
+    costs_of: _EntriesOf[_Entry],
+    num_classes: int,
+    in_channels: int,
 ) -> tuple[CostTable, ...]:
     options = {d.name: d.options for d in space.decisions}
-    filled: list[_Entries] = [{} for _ in terms]
+    filled = term_entries(space, terms, costs_of, num_classes=num_classes, in_channels=in_channels)
+    return tuple(_table(space, term, entries, options) for term, entries in zip(terms, filled, strict=True))
+
+
+def term_entries(
+    space: SearchSpace,
+    terms: Sequence[CostTerm],
+    entries_of: _EntriesOf[EntryT],
+    *,
+    num_classes: int,
+    in_channels: int,
+) -> list[dict[Combination, EntryT]]:
+    """For each term, what `entries_of` makes of it for every combination of the term's decisions.
+
+    `entries_of` gets the layers of one network and answers for each term. What it says of a term must depend
+    on the term's decisions alone.
+    """
+    options = {d.name: d.options for d in space.decisions}
+    filled: list[dict[Combination, EntryT]] = [{} for _ in terms]
     owner = cache(partial(_owner, terms))
     # The terms with most combinations first: every lowering fills one entry of theirs, and of the others too.
     order = sorted(range(len(terms)), key=lambda i: -_num_combinations(terms[i], options))
@@ -172,21 +199,23 @@ def _tables(
                 _choose_missing(chosen, terms[follower], filled[follower], options)
             values = {name: chosen.get(name, allowed[-1]) for name, allowed in options.items()}
             layers = space.lower_values(values, num_classes=num_classes, in_channels=in_channels)
-            entry_of = cost(layers, [owner(layer.name) for layer in layers], len(terms))
+            entry_of = entries_of(layers, [owner(layer.name) for layer in layers], len(terms))
             for term, entries, entry in zip(terms, filled, entry_of, strict=True):
                 entries.setdefault(tuple(values[name] for name in term.decisions), entry)
-    return tuple(_table(space, term, entries, options) for term, entries in zip(terms, filled, strict=True))
+    return filled
 
 
 def _num_combinations(term: CostTerm, options: _Options) -> int:
     return prod(len(options[name]) for name in term.decisions)
 
 
-def _combinations(term: CostTerm, options: _Options) -> Iterator[tuple[Value, ...]]:
+def _combinations(term: CostTerm, options: _Options) -> Iterator[Combination]:
     return product(*(options[name] for name in term.decisions))
 
 
-def _choose_missing(chosen: dict[str, Value], term: CostTerm, entries: _Entries, options: _Options) -> None:
+def _choose_missing(
+    chosen: dict[str, Value], term: CostTerm, entries: Collection[Combination], options: _Options
+) -> None:
     """Chooses what is still open of the term's decisions so that it is a combination not yet lowered."""
     if len(entries) == _num_combinations(term, options):
         return
@@ -197,7 +226,9 @@ def _choose_missing(chosen: dict[str, Value], term: CostTerm, entries: _Entries,
             return
 
 
-def _table(space: SearchSpace, term: CostTerm, entries: _Entries, options: _Options) -> CostTable:
+def _table(
+    space: SearchSpace, term: CostTerm, entries: dict[Combination, _Entry], options: _Options
+) -> CostTable:
     position = {d.name: i for i, d in enumerate(space.decisions)}
     sizes = [len(options[name]) for name in term.decisions]
     ordered = [entries[combination] for combination in _combinations(term, options)]

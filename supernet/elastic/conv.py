@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.layers import LayerSpec
 from supernet.elastic.depthwise import depthwise_conv
+
+
+@dataclass(frozen=True)
+class KernelMix:
+    """A weight that is a sum over kernel sizes."""
+
+    forms: tuple[LayerSpec, ...]
+    """The layer with each of its kernels, the largest last."""
+    shares_k: Tensor
+    """How much each counts; one of them 1 and the others 0 is the layer with that kernel."""
 
 
 class ElasticConv(nn.Module):
@@ -51,6 +63,15 @@ class ElasticConv(nn.Module):
                 weight = (weight.flatten(2) @ self.transforms[str(kernel)].T).view_as(weight)
         return weight
 
+    def mixed_weight(self, mix: KernelMix) -> Tensor:
+        """The sum over kernels, each padded with zeros to the largest: rings of a kernel, masked."""
+        largest = mix.forms[-1].kernel
+        padded = [
+            F.pad(self.weight_for(form), [(largest - form.kernel) // 2] * 4) * share
+            for form, share in zip(mix.forms, mix.shares_k, strict=True)
+        ]
+        return torch.stack(padded).sum(0)
+
     @torch.no_grad()
     def write_weight(self, layer: LayerSpec, weight: Tensor) -> None:
         """Make `weight` the one this layer uses: at the centre, with no transform on its way there."""
@@ -64,9 +85,10 @@ class ElasticConv(nn.Module):
         """The bias this layer uses, shape (out_channels,)."""
         return None if self.bias is None else self.bias[: layer.out_channels]
 
-    def forward(self, x: Tensor, layer: LayerSpec) -> Tensor:
-        """(N, in, H, W) → (N, out, H', W') with the slice that `layer` describes."""
-        weight, bias = self.weight_for(layer), self.bias_for(layer)
+    def forward(self, x: Tensor, layer: LayerSpec, *, kernel_mix: KernelMix | None = None) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W') with the slice that `layer` describes, or a mix of its kernels."""
+        weight = self.weight_for(layer) if kernel_mix is None else self.mixed_weight(kernel_mix)
+        bias = self.bias_for(layer)
         if layer.groups == layer.in_channels > 1 and bias is None:
             return depthwise_conv(x, weight, layer.stride)
         return F.conv2d(x, weight, bias, layer.stride, layer.padding, 1, layer.groups)

@@ -45,6 +45,7 @@ from supernet.training.progressive import ProgressiveSchedule
 from supernet.training.progressive_phases import RunPhase, phases_of_run
 from supernet.training.regularisation import EveryNetwork, LargestOnly, Regularisation
 from supernet.training.shared_resolution import SharedResolutionPaths
+from supernet.training.shift_paths import ShiftPaths
 from supernet.training.shrink import ShrinkSchedule, StaticSchedule
 
 
@@ -126,6 +127,8 @@ class FromRecipe:
                 return UniformPaths(self.seed)
             case RandomPathKind.IMPORTANCE:
                 return self._importance_paths()
+            case RandomPathKind.SHIFT:
+                return ShiftPaths(recipe, self.space, seed=self.seed, num_steps=self.num_steps)
             case RandomPathKind.ATTENTIVE:
                 return AttentivePaths(
                     self.seed,

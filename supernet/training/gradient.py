@@ -24,22 +24,32 @@ class FlatGradients:
     The buffer has one part, or one more for each random network whose gradient is to be seen by itself.
     """
 
-    def __init__(self, model: nn.Module, *, num_own: int = 0, num_scores: int = 0) -> None:
-        """Room for `num_own` networks' own gradients and for the scores of `num_scores` images."""
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_own: int = 0,
+        num_scores: int = 0,
+        num_gated: int = 0,
+        num_gates: int = 0,
+    ) -> None:
+        """Room for `num_own` networks' own gradients, for the scores of `num_scores` images, and for the
+        gradients by their `num_gates` gates of `num_gated` networks."""
         self._parameters = dict(model.named_parameters())
         sizes = [p.numel() for p in self._parameters.values()]
         first = next(iter(self._parameters.values()))
         num_values = sum(sizes) * (1 + num_own)
-        self._buffer = torch.zeros(
-            num_values + MAX_SLOTS + num_scores, dtype=first.dtype, device=first.device
-        )
+        num_others = MAX_SLOTS + num_scores + num_gated * num_gates
+        self._buffer = torch.zeros(num_values + num_others, dtype=first.dtype, device=first.device)
         self.parts = self._buffer[:num_values].view(1 + num_own, sum(sizes))
         """Shape (1 + num_own, number of parameters), in the order of the parameters: what networks share,
         then the gradient of each random network by itself."""
         self.losses = self._buffer[num_values : num_values + MAX_SLOTS]
         """The loss of each slot. They ride in the same buffer to be summed over ranks for free."""
-        self.scores = self._buffer[num_values + MAX_SLOTS :]
+        first_score = num_values + MAX_SLOTS
+        self.scores = self._buffer[first_score : first_score + num_scores]
         """Of the whole batch, likewise: each rank fills in those of its part."""
+        self._gates = self._buffer[first_score + num_scores :].view(num_gated, num_gates)
         self._views = [
             {
                 name: piece.view_as(p)
@@ -66,6 +76,11 @@ class FlatGradients:
         """
         for name, parameter in self._parameters.items():
             parameter.grad = self._views[part][name] if parameter.requires_grad else None
+
+    def collect_gates(self, gates: Sequence[Tensor]) -> None:
+        """Makes part of the buffer the gradient of these tensors, each of shape (num_gates,)."""
+        for row, gate in zip(self._gates, gates, strict=False):
+            gate.grad = row
 
     def sum_over(self, collective: Collective) -> None:
         """Adds the other ranks' gradients, losses and scores: the step's one reduction."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from supernet.elastic.batch_norm import Normaliser, normalise_by_batch
+from supernet.gates import Gates
 from supernet.training.collective import Collective
 from supernet.training.precision import FullPrecision, Precision
 from supernet.training.rng import Stream, generator_for
@@ -40,9 +41,12 @@ class Slot:
     role: Role
     architecture: Architecture
     log_probability: float = 0.0
-    """Natural logarithm of the probability of drawing these choices here; 0 for a fixed network."""
+    """Natural logarithm of the probability of drawing these choices here; 0 for a fixed network, or where the
+    sampler does not know it."""
     importance: float = 1.0
     """Factor on the network's loss that makes up for not having been drawn uniformly."""
+    gates: Gates | None = field(default=None, compare=False, repr=False)
+    """The architecture as one-hot vectors, a leaf; where set, the loss's gradient by them is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +66,15 @@ class StepContext:
     precision: Precision = field(default_factory=FullPrecision)
     """In which numbers they are run."""
 
-    def forward(self, architecture: Architecture, *, dropout: float = 0.0) -> Tensor:
+    def forward(
+        self, architecture: Architecture, *, dropout: float = 0.0, gates: Gates | None = None
+    ) -> Tensor:
         """The logits (n, k) of a network on this rank's images, run as the networks of the step are."""
+        # Only where they are set: every other network is sliced, which is cheaper.
+        gated = {} if gates is None else {"gates": gates}
         with self.precision.forward(self.images.device):
             logits_nk: Tensor = self.supernet(
-                self.images, architecture, dropout=dropout, normalise=self.normalise
+                self.images, architecture, dropout=dropout, normalise=self.normalise, **gated
             )
         return logits_nk
 
@@ -84,17 +92,12 @@ class PathSampler(Strategy, ABC):
 
     wants_slot_gradients = False
     """Whether `observe` looks at the gradient of each random network by itself."""
+    num_gates = 0
+    """Length of the gates of each random network; 0 where slots have none."""
 
     @abstractmethod
     def propose(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
         """The step's networks in the order in which they run: the same on every rank."""
-
-    def own_loss(self) -> Tensor | None:
-        """What the sampler's own parameters learn from beside the networks' losses, for the last proposal.
-
-        A scalar, this rank's share; its gradient is made once a step, with that of the first slot.
-        """
-        return None
 
 
 class RandomPaths(Strategy, ABC):
@@ -102,14 +105,12 @@ class RandomPaths(Strategy, ABC):
 
     wants_slot_gradients = False
     """As `PathSampler` has it."""
+    num_gates = 0
+    """As `PathSampler` has it."""
 
     @abstractmethod
     def draw(self, phase: Phase, context: StepContext) -> tuple[Slot, ...]:
         """`phase.num_random` slots, the same on every rank."""
-
-    def own_loss(self) -> Tensor | None:
-        """As `PathSampler` has it."""
-        return None
 
 
 class SlotSampler(PathSampler):
@@ -118,10 +119,7 @@ class SlotSampler(PathSampler):
     def __init__(self, paths: RandomPaths) -> None:
         self.paths = paths
         self.wants_slot_gradients = paths.wants_slot_gradients
-
-    def own_loss(self) -> Tensor | None:
-        """That of the paths."""
-        return self.paths.own_loss()
+        self.num_gates = paths.num_gates
 
     def before_step(self, step: int, supernet: Supernet, optimizer: Optimizer) -> None:
         """Passed on."""

@@ -23,6 +23,11 @@ class Stream(IntEnum):
     RESOLUTION = 20
     DATA_ORDER = 24
     BUDGET_TABLES = 25
+    GENERATOR_WEIGHTS = 40
+    BIN = 41
+    GENERATOR_NOISE = 42
+    PRACTICE = 43
+    BIN_UPDATE = 44
 
 
 def generator_for(seed: int, stream: Stream, step: int, index: int) -> np.random.Generator:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.errors import InvalidRequestError
 from nas.recipe import Recipe
+from nas.recipe_rules import check_space
 from nas.recipes import recipe_from_json
 from nas.space import SearchSpace
 from supernet.training.batch_norm import BatchNormPolicy, LocalBatchNorm
@@ -86,6 +87,7 @@ def build_stack(
 
     `num_images` are those that the weights learn from; None: as many as the steps of an epoch hold.
     """
+    check_space(recipe, space)
     made = FromRecipe(
         recipe=recipe,
         space=space,

@@ -125,6 +125,8 @@ class Trainer:
             supernet,
             num_own=stack.recipe.num_random if stack.sampler.wants_slot_gradients else 0,
             num_scores=batches.batch_size if stack.data.wants_scores else 0,
+            num_gated=stack.recipe.num_random if stack.sampler.num_gates else 0,
+            num_gates=stack.sampler.num_gates,
         )
         self._optimizer = build_optimizer(stack.recipe, supernet)
 
@@ -165,6 +167,7 @@ class Trainer:
         slots = self.stack.sampler.propose(phase, context)
         weights = [self._weight(slot, phase) for slot in slots]
         self._gradients.start()
+        self._gradients.collect_gates([slot.gates.flat for slot in slots if slot.gates is not None])
         self._accumulate(slots, weights, context, draw)
         self._gradients.sum_over(self._collective)
         self._merge(slots, weights)
@@ -216,7 +219,6 @@ class Trainer:
                 (by_logits,) = torch.autograd.grad(losses_n.sum(), logits, retain_graph=True)
                 self._gradients.scores[part] = by_logits.norm(dim=1)
             loss = self._mean(losses_n, draw, part)
-            own_loss = self.stack.sampler.own_loss() if index == 0 else None
             if self._has_own_part(slot):
                 # Weighed when it is merged: what is observed is the network's gradient as it is.
                 num_own += 1
@@ -224,7 +226,7 @@ class Trainer:
             else:
                 self._gradients.collect(0)
                 loss = weight * loss
-            (loss if own_loss is None else loss + own_loss).backward()
+            loss.backward()
 
     def _has_own_part(self, slot: Slot) -> bool:
         return self.stack.sampler.wants_slot_gradients and slot.role is Role.RANDOM
@@ -243,7 +245,7 @@ class Trainer:
             return self._forward(slot, context, dropout)
 
     def _forward(self, slot: Slot, context: StepContext, dropout: float) -> Tensor:
-        logits_nk = context.forward(slot.architecture, dropout=dropout)
+        logits_nk = context.forward(slot.architecture, dropout=dropout, gates=slot.gates)
         # Losses are too small and too many to be added up in fewer digits.
         return logits_nk.to(self._gradients.values.dtype)
 

@@ -130,6 +130,12 @@ def test_the_echoed_recipe_may_be_sent_again(http, body):
         ),
         ({"channel_sort": True}, "channel_sort", True, "false with schedule static"),
         ({"random_paths": "shift"}, "random_paths", "shift", "any other with held_out_fraction 0"),
+        (
+            {"name": "shiftnas", "importance_weighting": "exact"},
+            "importance_weighting",
+            "exact",
+            "none with random_paths shift",
+        ),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(http, body, request_json, field, value, allowed):
@@ -162,6 +168,37 @@ def test_a_batch_of_more_than_the_training_images_is_refused_once_they_are_count
     assert (error["field"], error["value"]) == ("recipe.batch_size", CONTENTS.num_train + 1)
     assert error["allowed"] == f"a whole number from 2 to {CONTENTS.num_train}"
     assert http.post(PATH, json=all_of_them).status_code == 201
+
+
+def test_images_held_out_do_not_count_as_those_to_learn_from(http, body, worker):
+    worker.import_dataset()
+    num_learned = CONTENTS.num_train - round(0.25 * CONTENTS.num_train)
+    recipe = {"name": "shiftnas", "held_out_fraction": 0.25}
+    too_many = {**body, "recipe": {**recipe, "batch_size": num_learned + 1}}
+    error = refusal(http.post(PATH, json=too_many))
+    assert (error["field"], error["value"]) == ("recipe.batch_size", num_learned + 1)
+    assert error["allowed"] == f"a whole number from 2 to {num_learned}"
+    assert "held out" in error["message"]
+    all_of_them = {**body, "recipe": {**recipe, "batch_size": num_learned}}
+    assert http.post(PATH, json=all_of_them).status_code == 201
+
+
+def test_a_part_to_be_held_out_that_is_no_image_at_all_is_refused(http, body, worker):
+    worker.import_dataset()
+    fraction = 0.4 / CONTENTS.num_train
+    error = refusal(
+        http.post(PATH, json={**body, "recipe": {"name": "shiftnas", "held_out_fraction": fraction}})
+    )
+    assert (error["field"], error["value"]) == ("recipe.held_out_fraction", fraction)
+    assert "choose a recipe.held_out_fraction of at least" in error["message"]
+
+
+@pytest.mark.parametrize("space", ["nas_bench_201", "nas_bench_macro"])
+def test_a_recipe_that_cannot_train_networks_of_the_space_is_refused(http, body, space):
+    error = refusal(http.post(PATH, json={**body, "search_space": space, "recipe": {"name": "shiftnas"}}))
+    assert (error["field"], error["value"]) == ("recipe.random_paths", "shift")
+    assert error["allowed"] == f"any other in space {space}"
+    assert "lacks the weights of other operations" in error["message"]
 
 
 def test_a_refused_recipe_leaves_its_key_free_and_a_resolved_one_is_replayed(http, body, worker):
