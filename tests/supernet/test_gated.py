@@ -28,7 +28,7 @@ def stage(name, widths, **more):
 NARROWING = MBConvSpace(
     name="narrowing",
     resolutions=(8,),
-    stem_width=8,
+    stem_widths=(8,),
     stem_stride=1,
     stages=(stage("stage1", (8, 16, 24), depths=(1,), expansions=(1,)), stage("stage2", (8, 16))),
     head_width=16,
