@@ -91,7 +91,9 @@ class Site:
                 spec={"source": source, "split": SPLIT},
             )
 
-    def add_supernet(self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE, warm_start=None, seed=7):
+    def add_supernet(
+        self, dataset_id: str, *, num_workers: int = 1, recipe=RECIPE, warm_start=None, seed=7, **more
+    ):
         with self.database.begin() as session:
             return supernets.create(
                 session,
@@ -104,6 +106,7 @@ class Site:
                 num_workers=num_workers,
                 spec={},
                 warm_start=warm_start,
+                **more,
             )
 
     def add_upload(self, content: bytes) -> UploadRow:
