@@ -17,6 +17,7 @@ from nas.errors import LeaseLostError, NasError
 from nas.job import Job, JobKind
 from nas.store.jobs import JobQueue, Lease
 from workers.context import JobCancelledError, JobContext, WorkerDrainingError
+from workers.storage_errors import storage_message
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,10 @@ class WorkerService:
         except NasError as error:
             logger.warning("job failed: %s", error, extra={"job_id": job.id})
             self._queue.fail(lease, str(error))
+        except OSError as error:
+            message = storage_message(error)
+            logger.exception("job failed by the system", extra={"job_id": job.id})
+            self._queue.fail(lease, message or f"internal error ({type(error).__name__}): {error}")
         except Exception as error:
             logger.exception("job failed by a defect of ours", extra={"job_id": job.id})
             self._queue.fail(lease, f"internal error ({type(error).__name__}): {error}")

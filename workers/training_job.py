@@ -32,6 +32,7 @@ from supernet.evaluate import CALIBRATION_BATCH_SIZE
 from supernet.network import Supernet
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
+from supernet.training.formats import CheckpointError
 from supernet.training.guard import Rollback
 from workers.context import JobContext
 from workers.datasets import dataset_reference
@@ -125,7 +126,11 @@ class TrainingJob:
     def _publish(self, row: SupernetRow, plan: TrainingPlan, context: JobContext) -> Finish:
         context.report("publish", 0, 1)
         final = latest_checkpoint(plan.checkpoints)
-        assert final is not None  # train() has just written it
+        if final is None:
+            raise CheckpointError(
+                f"the final checkpoint was deleted from {plan.checkpoints} before its weights were "
+                "published; leave the worker's home alone, and train again"
+            )
         supernet = plan.supernet.build()
         state = load_checkpoint(final)
         supernet.load_state_dict(state.weights)

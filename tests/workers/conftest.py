@@ -100,6 +100,7 @@ class Site:
         recipe=RECIPE,
         warm_start=None,
         seed=7,
+        **more,
     ):
         with self.database.begin() as session:
             return supernets.create(
@@ -113,6 +114,7 @@ class Site:
                 num_workers=num_workers,
                 spec={},
                 warm_start=warm_start,
+                **more,
             )
 
     def add_upload(self, content: bytes) -> UploadRow:

@@ -16,7 +16,7 @@ from nas.job import JobState
 from nas.store import supernets
 from supernet.data import TrainingBatches
 from supernet.training.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
-from supernet.training.collective import SingleProcess, TorchCollective
+from supernet.training.collective import TorchCollective
 from tests.workers.conftest import RECIPE
 from tests.workers.test_training_run import (
     NUM_STEPS,
@@ -306,4 +306,3 @@ def test_a_job_that_diverges_again_and_again_fails_and_says_what_to_do(site, mon
     assert "diverged 4 times and is given up" in job.error
     assert "recipe.base_learning_rate below" in job.error
     assert len(row.rollbacks) == len(site.event_payloads(job.id, "rolled_back")) == 3
-    assert SingleProcess.world_size == 1
