@@ -644,7 +644,8 @@ def test_every_network_has_dropout_and_each_its_own():
     assert len(steps) > 30
     assert all(dropout == 0.3 and moved for _, dropout, moved, _ in steps)
     slot = Slot(Role.RANDOM, trainer.supernet.space.largest())
-    first, second, again = (trainer._logits(slot, index, step_context(3)) for index in (0, 1, 0))
+    context = step_context(3, supernet=trainer.supernet)
+    first, second, again = (trainer._logits(slot, index, context) for index in (0, 1, 0))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
 
