@@ -58,20 +58,15 @@ def check_combination(recipe: Recipe) -> None:
 
 def check_space(recipe: Recipe, space: SearchSpace) -> None:
     """Raise InvalidFieldError, with the reason, where the recipe cannot train networks of this space."""
-    if recipe.random_paths is RandomPathKind.SHIFT and (reason := _why_not_masked(space)):
+    if recipe.random_paths is RandomPathKind.SHIFT and not space.is_weight_entangled:
         raise InvalidFieldError(
             f"random_paths 'shift' masks the weights of the largest network, and that of space "
-            f"'{space.name}' {reason}; choose random_paths 'uniform' or another space, such as 'micro'",
+            f"'{space.name}' lacks the weights of other operations (ShiftNAS's own limitation); choose "
+            "random_paths 'uniform' or a space of sizes, such as 'micro'",
             field="random_paths",
             value=_plain(recipe.random_paths),
             allowed=f"any other in space {space.name}",
         )
-
-
-def _why_not_masked(space: SearchSpace) -> str | None:
-    if not space.is_weight_entangled:
-        return "lacks the weights of other operations (ShiftNAS's own limitation)"
-    return None if space.has_whole_blocks else "has blocks of which others leave out a part"
 
 
 def _runs_largest(recipe: Recipe) -> bool:

@@ -245,22 +245,6 @@ class SearchSpace(ABC):
             for layer in self.lower(architecture)
         )
 
-    @cached_property
-    def has_whole_blocks(self) -> bool:
-        """Whether a network that has some of a block's weights has all of them; a cost term is a block."""
-        for term in self.cost_terms():
-            held = {
-                frozenset(
-                    layer.name
-                    for layer in self.lower(architecture)
-                    if layer.kind in WEIGHTED and layer.name.startswith(term.prefix)
-                )
-                for architecture in self.covering()
-            }
-            if len(held - {frozenset()}) > 1:
-                return False
-        return True
-
     def size(self) -> int:
         """How many distinct networks the space holds."""
         children: dict[str, list[Decision]] = {}

@@ -371,11 +371,7 @@ def test_f_the_tasks_gradient_is_that_of_the_loss_by_the_gates():
 # (g)
 
 
-def can_be_masked(space):
-    return space.is_weight_entangled and space.has_whole_blocks
-
-
-@pytest.mark.parametrize("name", sorted(name for name, space in SPACES.items() if can_be_masked(space)))
+@pytest.mark.parametrize("name", sorted(name for name, space in SPACES.items() if space.is_weight_entangled))
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_g_the_network_masked_by_hard_gates_is_the_sliced_one(name, mode):
     space = SPACES[name]
@@ -494,14 +490,6 @@ def test_before_other_networks_run_the_generator_learns_its_cost_and_no_weights_
 def test_spaces_that_choose_operations_are_refused_with_the_reason(name):
     with pytest.raises(InvalidRequestError, match=f"space '{name}' lacks the weights of other operations"):
         build_stack(RECIPES["shiftnas"], SPACES[name], steps_per_epoch=10, seed=0)
-
-
-def test_a_space_whose_blocks_may_lack_a_part_is_refused_with_the_reason():
-    assert {name for name, space in SPACES.items() if not space.has_whole_blocks} >= {"ofa_resnet50"}
-    with pytest.raises(
-        InvalidRequestError, match="'ofa_resnet50' has blocks of which others leave out a part"
-    ):
-        build_stack(RECIPES["shiftnas"], SPACES["ofa_resnet50"], steps_per_epoch=10, seed=0)
 
 
 def test_what_was_learned_can_be_seen():
