@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Value
 from nas.errors import InvalidArchitectureError
-from nas.layers import WEIGHTED, LayerSpec
+from nas.layers import WEIGHTED, LayerKind, LayerSpec
 
 Values = Mapping[str, Value]
 """A value for every decision by name, active or not."""
@@ -237,12 +237,15 @@ class SearchSpace(ABC):
 
     @cached_property
     def is_weight_entangled(self) -> bool:
-        """Whether the largest network has all the weights: sizes are chosen, operations are not."""
+        """Whether sizes are chosen and operations are not: the largest network has all the weights.
+
+        Those of shortcuts apart, which bring widths together only where they differ.
+        """
         held = {layer.name for layer in self.lower(self.largest())}
         return all(
-            layer.name in held or layer.kind not in WEIGHTED
-            for architecture in self.covering()
-            for layer in self.lower(architecture)
+            layer.kind not in WEIGHTED or layer.name in held or position in _shortcuts(layers)
+            for layers in map(self.lower, self.covering())
+            for position, layer in enumerate(layers)
         )
 
     def size(self) -> int:
@@ -327,6 +330,11 @@ class SearchSpace(ABC):
                 "widen the space or change the request"
             )
         return decision.options[index]
+
+
+def _shortcuts(layers: Sequence[LayerSpec]) -> set[int]:
+    """Positions of the layers that sums take as they are beside a block."""
+    return {layer.inputs[0] for layer in layers if layer.kind is LayerKind.ADD}
 
 
 def is_active(decision: Decision, values: Values) -> bool:

@@ -200,8 +200,10 @@ class ShiftPaths(RandomPaths):
         previous = {name: weight.to(like) for name, weight in self._previous.items()}
 
         def loss(weights: Mapping[str, Tensor], architecture: Architecture, gates: Gates | None) -> Tensor:
-            logits = functional_call(supernet, weights, (images, architecture), {"gates": gates})
-            total = F.cross_entropy(logits, labels_n, reduction="sum")
+            options = {"gates": gates, "normalise": context.normalise}
+            with context.precision.forward(images.device):
+                logits = functional_call(supernet, weights, (images, architecture), options)
+            total = F.cross_entropy(logits.to(like.dtype), labels_n, reduction="sum")
             return total / (len(labels_n) * context.collective.world_size)
 
         def slope(weights: Mapping[str, Tensor], architecture: Architecture, flat: Tensor) -> Tensor:

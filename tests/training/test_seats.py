@@ -11,7 +11,7 @@ from supernet.training.collective import SingleProcess
 from supernet.training.data_sampler import DataDraw
 from supernet.training.distillation import SoftDistillation
 from supernet.training.gradient import FlatGradients
-from supernet.training.paths import Role, SandwichSampler, UniformPaths, UniformSampler
+from supernet.training.paths import SandwichSampler, UniformPaths, UniformSampler
 from tests.training.toy import NUM_CLASSES, RecordingSupernet, ToyBatches, gradients_of, toy_recipe
 from tests.training.watchers import PLAIN, GivenData, WatchingPaths, trainer_with
 
@@ -223,26 +223,3 @@ def test_a_sampler_gets_held_out_images_of_its_rank_on_the_supernets_device():
         assert torch.equal(found[0], expected[0])
         assert torch.equal(found[1], expected[1])
     assert len(paths.held[1]) == 4
-
-
-# A sampler's own loss
-
-
-def test_a_samplers_own_loss_is_learned_with_the_first_network_and_reaches_no_shared_weight():
-    class Learning(WatchingPaths):
-        def __init__(self):
-            super().__init__()
-            self.parameter = torch.zeros((), dtype=torch.float64, requires_grad=True)
-
-        def own_loss(self):
-            return (self.parameter - 3.0).square()
-
-    paths = Learning()
-    trainer, plain = (
-        trainer_with(sampler=SandwichSampler(paths)),
-        trainer_with(sampler=SandwichSampler(WatchingPaths())),
-    )
-    assert trainer.train_step(0).slots[0].role is Role.MAX
-    plain.train_step(0)
-    assert paths.parameter.grad.item() == -6.0
-    assert torch.equal(gradients_of(trainer.supernet), gradients_of(plain.supernet))
