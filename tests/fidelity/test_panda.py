@@ -398,8 +398,8 @@ class TowardsFixed(Distillation):
     def __init__(self, targets_nk):
         self._targets_nk = targets_nk
 
-    def for_batch(self, images, labels_n):
-        del images, labels_n
+    def for_batch(self, images, labels_n, *, normalise):
+        del images, labels_n, normalise
         return lambda slot, logits_nk: F.cross_entropy(logits_nk, self._targets_nk, reduction="none")
 
 
