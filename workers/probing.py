@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from nas.ports import StopCheck
 from nas.probes import ProbeNetwork, ProbeResult, choose_probes
@@ -38,7 +37,6 @@ class Probing:
         self,
         supernet: Supernet,
         splits: DataSplits,
-        device: torch.device,
         *,
         num_drawn: int,
         seed: int,
@@ -59,6 +57,7 @@ class Probing:
         part = _part_of(
             splits, max(_LEAST_IMAGES, round(budget / 2)), generator_for(seed, Stream.PROBE, 0, 1)
         )
+        device = next(supernet.parameters()).device
         self._of_ends, self._of_drawn = (
             SubnetEvaluator(
                 supernet,

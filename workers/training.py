@@ -132,7 +132,6 @@ class _Run:
         self._probing = Probing(
             self._supernet,
             splits,
-            device,
             num_drawn=plan.num_probes,
             seed=plan.seed,
             num_images_trained=self._batches.num_images * _num_networks(recipe),
