@@ -67,6 +67,14 @@ def check_space(recipe: Recipe, space: SearchSpace) -> None:
             value=_plain(recipe.random_paths),
             allowed=f"any other in space {space.name}",
         )
+    if recipe.schedule is ScheduleKind.PROGRESSIVE and not space.is_weight_entangled:
+        raise InvalidFieldError(
+            f"schedule 'progressive' shrinks the largest network, and that of space '{space.name}' lacks the "
+            "weights of other operations; choose another schedule or a space of sizes, such as 'micro'",
+            field="schedule",
+            value=_plain(recipe.schedule),
+            allowed=f"static or delayed_epsilon in space {space.name}",
+        )
 
 
 def _runs_largest(recipe: Recipe) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
+import torch
 from torch import Tensor, from_numpy
 
 from nas.costs.batch import additive_tables
@@ -33,5 +35,4 @@ class GatedMacs:
 
     def __call__(self, gates: Mapping[str, Tensor]) -> Tensor:
         """Shape (…) for gates of shape (…, options), in float64, which holds every count exactly."""
-        total: Tensor = sum(table(gates) for table in self._tables)  # type: ignore[assignment]
-        return total.squeeze(-1)
+        return reduce(torch.add, (table(gates) for table in self._tables)).squeeze(-1)

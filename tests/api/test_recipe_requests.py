@@ -194,11 +194,21 @@ def test_a_part_to_be_held_out_that_is_no_image_at_all_is_refused(http, body, wo
 
 
 @pytest.mark.parametrize("space", ["nas_bench_201", "nas_bench_macro"])
-def test_a_recipe_that_cannot_train_networks_of_the_space_is_refused(http, body, space):
-    error = refusal(http.post(PATH, json={**body, "search_space": space, "recipe": {"name": "shiftnas"}}))
-    assert (error["field"], error["value"]) == ("recipe.random_paths", "shift")
-    assert error["allowed"] == f"any other in space {space}"
+@pytest.mark.parametrize(
+    ("name", "field", "value", "allowed"),
+    [
+        ("shiftnas", "random_paths", "shift", "any other"),
+        ("ofa", "schedule", "progressive", "static or delayed_epsilon"),
+    ],
+)
+def test_a_recipe_that_cannot_train_networks_of_the_space_is_refused(
+    http, body, space, name, field, value, allowed
+):
+    error = refusal(http.post(PATH, json={**body, "search_space": space, "recipe": {"name": name}}))
+    assert (error["field"], error["value"]) == (f"recipe.{field}", value)
+    assert error["allowed"] == f"{allowed} in space {space}"
     assert "lacks the weights of other operations" in error["message"]
+    assert http.get(PATH).json()["items"] == []
 
 
 def test_a_refused_recipe_leaves_its_key_free_and_a_resolved_one_is_replayed(http, body, worker):

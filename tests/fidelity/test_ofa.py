@@ -365,6 +365,8 @@ def test_c_a_space_of_operations_is_refused_with_the_reason(space):
     with pytest.raises(
         InvalidRequestError, match=r"shrinks .*kernel, depth.*is none of them; choose another"
     ):
+        phases_of_run(SPACES[space], 1000)
+    with pytest.raises(InvalidRequestError, match=r"shrinks .*lacks the weights of other.*; choose another"):
         build_stack(RECIPES["ofa"], SPACES[space], steps_per_epoch=100, seed=0)
 
 
