@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,20 +13,16 @@ import torch
 
 from bench.ranking_protocol import CountingSupernet, Protocol, epochs_within, splits_at
 from bench.ranking_truth import Table, networks_by_bin
+from bench.sittings import OutOfTimeError, is_over, spent_s, train
 from nas.recipe import Recipe
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches
 from supernet.data.augmentation import Augmentation
 from supernet.evaluate import SubnetEvaluator
-from supernet.training import Trainer, build_stack, load_checkpoint, save_checkpoint
-from supernet.training.checkpoint import newest_readable, replace_file
+from supernet.training import Trainer, build_stack
+from supernet.training.checkpoint import replace_file
 
-CHECKPOINT_EVERY_S = 300.0
 MEASURED_AT_ONCE = 10
 """Networks measured between two writes of what is known."""
-
-
-class OutOfTimeError(Exception):
-    """The sitting is over; the run goes on with the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +57,7 @@ class Run:
         if self.result_file.exists():
             return self._finished()
         trainer = self._trainer()
-        self._train(trainer)
+        train(trainer, self.folder, self.deadline)
         result = self._result(trainer, self._measure(trainer.supernet))
         replace_file(self.result_file, json.dumps(result, indent=1).encode())
         return result
@@ -108,31 +103,7 @@ class Run:
             seed=self.seed,
             num_images=self._batches.num_images,
         )
-        trainer = Trainer(supernet.to(self.device), self._batches, stack, data_id=self._splits.fingerprint)
-        newest = newest_readable(self.folder)
-        if newest is not None:
-            for line in trainer.restore(load_checkpoint(newest)):
-                print(f"no longer exact: {line}")
-        return trainer
-
-    def _train(self, trainer: Trainer) -> None:
-        clock = _Clock(self.folder / "clock.json")
-
-        def keep() -> None:
-            save_checkpoint(trainer.state(), self.folder)
-            clock.keep()
-            print(f"step {trainer.step} of {trainer.stack.num_steps}", flush=True)
-
-        def keep_now_and_then(_: object) -> None:
-            if clock.since_kept_s > CHECKPOINT_EVERY_S:
-                keep()
-
-        before = trainer.step
-        trainer.run(on_step=keep_now_and_then, should_stop=lambda: time.monotonic() > self.deadline)
-        if trainer.step > before:
-            keep()
-        if trainer.step < trainer.stack.num_steps:
-            raise OutOfTimeError(f"{trainer.step} of {trainer.stack.num_steps} steps are done")
+        return Trainer(supernet.to(self.device), self._batches, stack, data_id=self._splits.fingerprint)
 
     def _measure(self, supernet: CountingSupernet) -> dict[str, float]:
         """The accuracy on val of each network, its statistics recalibrated."""
@@ -142,7 +113,7 @@ class Run:
         left = [name for name in names if name not in known]
         evaluator = SubnetEvaluator(supernet.cpu().eval(), ResizedSplits(self._splits), checkpoint="bench")
         for start in range(0, len(left), MEASURED_AT_ONCE):
-            if time.monotonic() > self.deadline:
+            if is_over(self.deadline):
                 raise OutOfTimeError(f"{len(known)} of {len(names)} networks are measured")
             for name in left[start : start + MEASURED_AT_ONCE]:
                 known[name] = evaluator.evaluate(self.protocol.space.parse(name)).accuracy
@@ -162,7 +133,7 @@ class Run:
             "num_steps": trainer.stack.num_steps,
             "expected_macs": self._length[1],
             "spent_macs": int(supernet.spent_macs),
-            "train_s": _Clock(self.folder / "clock.json").spent_s,
+            "train_s": spent_s(self.folder),
             "environment": dict(state.environment),
             "departures": list(state.departures),
             "table_baselines": table.baselines(),
@@ -178,23 +149,3 @@ class Run:
                 for name, row in zip(accuracies, rows.tolist(), strict=True)
             ],
         }
-
-
-class _Clock:
-    """Seconds of training that went into the checkpoints, over all sittings."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.spent_s: float = json.loads(file.read_text())["train_s"] if file.exists() else 0.0
-        self._kept_at = time.monotonic()
-
-    @property
-    def since_kept_s(self) -> float:
-        """What would be lost."""
-        return time.monotonic() - self._kept_at
-
-    def keep(self) -> None:
-        """Called once the checkpoint is written."""
-        self.spent_s += self.since_kept_s
-        self._kept_at = time.monotonic()
-        replace_file(self._file, json.dumps({"train_s": self.spent_s}).encode())

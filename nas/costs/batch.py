@@ -105,14 +105,14 @@ def _checked_codes(
     space: SearchSpace, codes: NDArray[np.int64] | Sequence[Sequence[int]]
 ) -> NDArray[np.int64]:
     rows = np.asarray(codes, dtype=np.int64)
-    if rows.size == 0:
+    if rows.shape == (0,):
         rows = rows.reshape(0, len(space.decisions))
     if rows.ndim != 2 or rows.shape[1] != len(space.decisions):
         raise InvalidArchitectureError(
             f"codes of space '{space.name}' have shape (n, {len(space.decisions)}), not {rows.shape}"
         )
     limits = np.array([len(d.options) for d in space.decisions])
-    if len(rows) and (rows.min() < 0 or (rows.max(axis=0) >= limits).any()):
+    if rows.size and (rows.min() < 0 or (rows.max(axis=0) >= limits).any()):
         raise InvalidArchitectureError(f"codes of space '{space.name}' hold an option index out of range")
     return rows
 

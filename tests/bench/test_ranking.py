@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from bench import ranking_run
+from bench import ranking_run, sittings
 from bench.ranking_protocol import HALF_WIDTH, CountingSupernet, Protocol, epochs_within
 from bench.ranking_report import lines, report
-from bench.ranking_run import OutOfTimeError, Run
+from bench.ranking_run import Run
 from bench.ranking_statistics import (
     Bootstrap,
     kendall_tau,
@@ -30,6 +30,7 @@ from bench.ranking_truth import (
     choose_networks,
     networks_by_bin,
 )
+from bench.sittings import OutOfTimeError
 from nas.costs import costs
 from nas.recipes import RECIPES
 from search_spaces import SPACES
@@ -213,22 +214,22 @@ def invented_data(monkeypatch):
 def test_a_run_in_many_sittings_ends_as_one_in_one(tmp_path, monkeypatch, invented_data):
     undisturbed = run_in(tmp_path / "whole").carry_on()
 
-    monkeypatch.setattr(ranking_run, "CHECKPOINT_EVERY_S", 3.0)
-    sittings = 0
+    monkeypatch.setattr(sittings, "CHECKPOINT_EVERY_S", 3.0)
+    num_sittings = 0
     while not run_in(tmp_path / "parts").result_file.exists():
         # Every look at the clock takes a second.
         clock = count()
         monkeypatch.setattr(
-            ranking_run, "time", SimpleNamespace(monotonic=lambda clock=clock: float(next(clock)))
+            sittings, "time", SimpleNamespace(monotonic=lambda clock=clock: float(next(clock)))
         )
-        sittings += 1
-        assert sittings < 50
+        num_sittings += 1
+        assert num_sittings < 50
         try:
             run_in(tmp_path / "parts", deadline=24.0).carry_on()
         except OutOfTimeError:
             continue
     resumed = json.loads(run_in(tmp_path / "parts").result_file.read_text())
-    assert sittings > 3
+    assert num_sittings > 3
     assert resumed["departures"] == []
     for name in ("networks", "spent_macs", "num_steps", "recipe"):
         assert resumed[name] == json.loads(json.dumps(undisturbed[name]))
