@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bench import (
+    alone,
     best,
     cifar10,
     costs,
@@ -25,6 +26,7 @@ from bench import (
 )
 
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
+    "alone": alone.main,
     "best": best.main,
     "costs": costs.main,
     "deps": deps.main,
@@ -40,6 +42,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "ranking": ranking.main,
 }
 QUICK: dict[str, tuple[str, ...]] = {
+    "alone": ("--epochs", "1", "--space", "micro_8", "--part", "supernet", "0"),
     "best": ("--evaluations", "2000", "--requests", "2"),
     "costs": ("--architectures", "1000"),
     "deps": ("--epochs", "2", "--seeds", "0"),

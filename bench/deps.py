@@ -22,25 +22,14 @@ import numpy as np
 import torch
 from scipy import stats
 
+from bench.dataset import DataSet
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.recipe import Recipe
 from nas.recipes import RECIPES
 from nas.space import SearchSpace
 from search_spaces import SPACES
-from supernet.data import (
-    DataSource,
-    DataSplits,
-    ResizedSplits,
-    SourceKind,
-    TrainingBatches,
-    augmentation_for,
-    load_source,
-    make_splits,
-)
-from supernet.evaluate import SubnetEvaluator
-from supernet.network import Supernet
-from supernet.training import StepStats, Trainer, build_stack, tune_malloc
+from supernet.training import StepStats, tune_malloc
 
 ALLOWED_POINTS = 0.3
 """How far below its goal a network may be."""
@@ -54,11 +43,10 @@ def main(arguments: Sequence[str]) -> None:
     tune_malloc()
     torch.set_num_threads(options.threads)
     kept = _read(options)
-    data: _Data | None = None
+    data, space = DataSet(options.data), SPACES[options.space]
     for seed in options.seeds:
         if str(seed) not in kept["seeds"]:
-            data = data or _Data(options)
-            kept["seeds"][str(seed)] = _run_seed(data, options.epochs, seed)
+            kept["seeds"][str(seed)] = _run_seed(data, space, options.epochs, seed)
             if options.out:
                 options.out.write_text(json.dumps(kept, indent=1))
     _tell([kept["seeds"][str(seed)] for seed in options.seeds])
@@ -104,41 +92,13 @@ class Point:
     smallest: float
 
 
-class _Data:
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.space: SearchSpace = SPACES[options.space]
-        self.source = (
-            DataSource(kind=SourceKind.BUNDLED, name="digits")
-            if options.data is None
-            else DataSource(kind=SourceKind.PARQUET, path=str(options.data.resolve()))
-        )
-        self.splits: DataSplits = make_splits(load_source(self.source))
-        self.resized = ResizedSplits(self.splits)
-
-    def batches(self, recipe: Recipe, seed: int) -> TrainingBatches:
-        augmentation = augmentation_for(
-            self.source,
-            self.splits.image_size,
-            crop_fraction=recipe.crop_fraction,
-            horizontal_flip=recipe.horizontal_flip,
-        )
-        return TrainingBatches(self.splits, recipe.batch_size, seed, augmentation)
-
-
 class _Run:
-    def __init__(self, data: _Data, recipe: Recipe, seed: int) -> None:
+    def __init__(self, data: DataSet, space: SearchSpace, recipe: Recipe, seed: int) -> None:
         self._data = data
-        batches = data.batches(recipe, seed)
-        self._images_per_step = batches.batch_size
-        self._supernet = Supernet(
-            data.space,
-            num_classes=data.splits.num_classes,
-            in_channels=data.splits.num_channels,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        stack = build_stack(recipe, data.space, steps_per_epoch=batches.steps_per_epoch, seed=seed)
-        self._trainer = Trainer(self._supernet, batches, stack)
-        self._steps_per_epoch = batches.steps_per_epoch
+        self._space = space
+        self._trainer = data.trainer(space, recipe, seed)
+        self._images_per_step = recipe.batch_size
+        self._steps_per_epoch = self._trainer.stack.num_steps // recipe.epochs
         self._seconds = 0.0
         self._gmacs = 0.0
         self.points: list[Point] = []
@@ -152,34 +112,32 @@ class _Run:
         self._trainer.run(self._steps_per_epoch, on_step=steps.append)
         self._seconds += time.perf_counter() - started
         self._gmacs += sum(self._gmacs_of(slot.architecture) for step in steps for slot in step.slots)
-        space = self._data.space
-        accuracies = [self._accuracy(network) for network in (space.largest(), space.smallest())]
+        evaluator = self._data.evaluator(self._trainer.supernet)
+        accuracies = [
+            100 * evaluator.evaluate(network).accuracy
+            for network in (self._space.largest(), self._space.smallest())
+        ]
         self.points.append(
             Point(seconds=self._seconds, gmacs=self._gmacs, largest=accuracies[0], smallest=accuracies[1])
         )
 
     def _gmacs_of(self, architecture: Architecture) -> float:
+        supernet = self._trainer.supernet
         one = costs(
-            self._data.space,
+            self._space,
             architecture,
-            num_classes=self._supernet.num_classes,
-            in_channels=self._supernet.in_channels,
+            num_classes=supernet.num_classes,
+            in_channels=supernet.in_channels,
         )
         return one["macs"] * self._images_per_step / 1e9
 
-    def _accuracy(self, architecture: Architecture) -> float:
-        self._supernet.eval()
-        evaluator = SubnetEvaluator(self._supernet, self._data.resized, checkpoint="bench")
-        found = evaluator.evaluate(architecture)
-        return 100 * found.num_correct / found.num_images
 
-
-def _run_seed(data: _Data, epochs: int, seed: int) -> dict[str, list[dict[str, float]]]:
+def _run_seed(data: DataSet, space: SearchSpace, epochs: int, seed: int) -> dict[str, list[dict[str, float]]]:
     deps = RECIPES["deps"]
     runs = {
-        "bignas": _Run(data, replace(RECIPES["bignas"], epochs=epochs), seed),
-        "deps": _Run(data, replace(deps, epochs=epochs), seed),
-        f"deps {SHORTER}": _Run(data, replace(deps, epochs=max(1, round(SHORTER * epochs))), seed),
+        "bignas": _Run(data, space, replace(RECIPES["bignas"], epochs=epochs), seed),
+        "deps": _Run(data, space, replace(deps, epochs=epochs), seed),
+        f"deps {SHORTER}": _Run(data, space, replace(deps, epochs=max(1, round(SHORTER * epochs))), seed),
     }
     for _ in range(epochs):
         for run in runs.values():
