@@ -8,7 +8,8 @@ the same command goes on where the last was killed or ran out of `--minutes`.
     python -m bench ranking --report FOLDER
 
 The reduced protocol has 16 × 16 images and half the channels. The 200 networks, 20 in each of 10 bins of
-MACs, are in `ranking_networks.json`; they serve to judge, never to tune.
+MACs, are in `ranking_networks.json`; they serve to judge, never to tune. To choose a recipe there is
+`--protocol choice`: Fashion-MNIST and 30 other networks, which `--alone 0 1` trains first.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.ranking_protocol import SPACES_AND_BUDGETS, Protocol
+from bench.ranking_alone import train_alone
+from bench.ranking_protocol import PROTOCOLS, Protocol
 from bench.ranking_report import lines, report
-from bench.ranking_run import OutOfTimeError, Run
-from bench.ranking_truth import NUM_PER_BIN, Table, check_baselines, choose_networks
+from bench.ranking_run import Run
+from bench.ranking_truth import Table, check_baselines, choose_networks
+from bench.sittings import OutOfTimeError
 from nas.recipes import recipe_from_json
 from supernet.training import tune_malloc
 
@@ -47,7 +51,15 @@ def main(arguments: Sequence[str]) -> None:
         return
     if not options.out:
         parser.error("--out is needed, a folder for the training and its result")
-    _run(options)
+    torch.set_num_threads(options.threads)
+    tune_malloc()
+    try:
+        if options.alone:
+            _train_alone(options)
+        else:
+            _run(options)
+    except OutOfTimeError as reason:
+        print(f"{reason}; the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,28 +70,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
     parser.add_argument("--label", help="name of the result; needed with --set, else the recipe's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--protocol", choices=SPACES_AND_BUDGETS, default="reduced")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="reduced")
     parser.add_argument("--budget", type=float, help="forward MACs of the training; else the protocol's")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end the sitting after so many")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="to train on")
     parser.add_argument("--images", type=int, help="only so many of each file, its first")
-    parser.add_argument("--per-bin", type=int, default=NUM_PER_BIN, help="networks of each bin")
+    parser.add_argument("--per-bin", type=int, help="networks of each bin; else the protocol's")
+    parser.add_argument(
+        "--alone", type=int, nargs=2, metavar=("K", "N"), help="train every Nth network alone, from the Kth"
+    )
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="compare what is finished in it")
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
-    parser.add_argument("--choose", action="store_true", help="print the content of ranking_networks.json")
+    parser.add_argument("--choose", action="store_true", help="print the networks' files")
     return parser
 
 
+def _train_alone(options: argparse.Namespace) -> None:
+    protocol = _protocol_of(options)
+    if protocol.alone_epochs is None:
+        raise SystemExit(f"the table says how good the networks of protocol '{protocol.name}' are alone")
+    train_alone(protocol, options.data, options.out, _deadline_of(options), tuple(options.alone))
+
+
 def _run(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    tune_malloc()
     run = _run_of(options)
-    try:
-        result = run.carry_on()
-    except OutOfTimeError as reason:
-        print(f"{reason}; the same command goes on")
-        return
+    result = run.carry_on()
     share = result["spent_macs"] / result["protocol"]["budget_macs"]
     print(f"finished: {result['spent_macs']:.3g} forward MACs, {share:.1%} of the budget; {run.result_file}")
 
@@ -88,23 +104,30 @@ def _run_of(options: argparse.Namespace) -> Run:
     changes = dict(_field_and_value(text) for text in options.set)
     if changes and not options.label:
         raise SystemExit("--set makes another recipe; name it with --label")
-    space, budget = SPACES_AND_BUDGETS[options.protocol]
     return Run(
         label=options.label or options.recipe,
         recipe=recipe_from_json({"name": options.recipe, **changes}),
         seed=options.seed,
-        protocol=Protocol(
-            name=options.protocol,
-            space=space,
-            budget_macs=options.budget or budget,
-            num_per_bin=options.per_bin,
-            num_images=options.images,
-        ),
+        protocol=_protocol_of(options),
         data=options.data,
         out=options.out,
         device=torch.device(options.device),
-        deadline=time.monotonic() + 60 * options.minutes,
+        deadline=_deadline_of(options),
     )
+
+
+def _protocol_of(options: argparse.Namespace) -> Protocol:
+    protocol = PROTOCOLS[options.protocol]
+    return replace(
+        protocol,
+        budget_macs=options.budget or protocol.budget_macs,
+        num_per_bin=options.per_bin or protocol.num_per_bin,
+        num_images=options.images or protocol.num_images,
+    )
+
+
+def _deadline_of(options: argparse.Namespace) -> float:
+    return time.monotonic() + 60 * options.minutes
 
 
 def _field_and_value(text: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from bench.ranking_truth import CHOICE_NETWORKS_FILE, NETWORKS_FILE, networks_by_bin
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.families.layer_choice import LayerChoiceSpace
@@ -18,7 +20,8 @@ from nas.recipe import Recipe
 from nas.recipe_choices import DistillationKind, RandomPathKind, SamplerKind, TeacherKind
 from nas.subspace import SubSpace
 from search_spaces.nas_bench_macro import NAS_BENCH_MACRO
-from supernet.data import DataSource, DataSplits, load_source, make_splits, resize_uint8
+from supernet.data import DataSource, DataSplits, TrainingBatches, load_source, make_splits, resize_uint8
+from supernet.data.augmentation import Augmentation
 from supernet.elastic.batch_norm import Normaliser
 from supernet.network import Supernet
 from supernet.training import build_stack
@@ -37,28 +40,49 @@ HALF_WIDTH = replace(
 """NAS-Bench-Macro with half the channels, at 16 × 16: about a fifteenth of the MACs. For this bench alone."""
 
 
+HALF_WIDTH_GREY = replace(HALF_WIDTH, name="nas_bench_macro_half_grey", default_channels=1)
+"""The same for images of one channel."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How every recipe is treated alike."""
 
     name: str
+    dataset: str = "cifar10"
+    """The folder of its images."""
     space: LayerChoiceSpace
     budget_macs: float
     """Multiply-adds of all forward passes of a training, those without gradient included."""
     num_per_bin: int
     num_images: int | None = None
     """Of each file, its first; None: all."""
+    alone_epochs: int | None = None
+    """For which each network is trained alone; None: the table says how good they are alone."""
 
     def to_json(self) -> dict[str, Any]:
         """What two results must share to be compared."""
         return {**asdict(self), "space": self.space.name}
 
 
-SPACES_AND_BUDGETS: dict[str, tuple[LayerChoiceSpace, float]] = {
-    "reduced": (HALF_WIDTH, 1e13),
-    "full": (NAS_BENCH_MACRO, 1e15),
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(name="reduced", space=HALF_WIDTH, budget_macs=1e13, num_per_bin=20),
+        Protocol(name="full", space=NAS_BENCH_MACRO, budget_macs=1e15, num_per_bin=20),
+        Protocol(
+            name="choice",
+            dataset="fashion_mnist",
+            space=HALF_WIDTH_GREY,
+            budget_macs=2e12,
+            num_per_bin=3,
+            num_images=20_000,
+            alone_epochs=8,
+        ),
+    )
 }
-"""By protocol. 1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space."""
+"""1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space. By `choice`, on other images and other
+networks, a recipe is chosen that the others then judge."""
 
 
 class CountingSupernet(Supernet):
@@ -86,11 +110,30 @@ class CountingSupernet(Supernet):
         return self._macs[key]
 
 
-def splits_at(data: Path, side: int, num_images: int | None, scratch: Path) -> DataSplits:
-    """CIFAR-10 with images of `side` pixels; their order and splits are those of the original size."""
-    files = {split: data / "cifar10" / f"{split}.parquet" for split in ("train", "test")}
-    if num_images is not None:
-        files = {split: _beginning(path, num_images, scratch) for split, path in files.items()}
+def judged_networks(protocol: Protocol) -> tuple[str, ...]:
+    """The names of the networks by which recipes are judged, bin by bin."""
+    file = NETWORKS_FILE if protocol.alone_epochs is None else CHOICE_NETWORKS_FILE
+    return tuple(name for names in networks_by_bin(protocol.num_per_bin, file) for name in names)
+
+
+def batches_for(protocol: Protocol, splits: DataSplits, recipe: Recipe, seed: int) -> TrainingBatches:
+    """The training images, cropped and mirrored."""
+    padding = int(recipe.crop_fraction * protocol.space.resolution)
+    return TrainingBatches(
+        splits,
+        recipe.batch_size,
+        seed,
+        Augmentation(crop_padding=padding, horizontal_flip=True),
+        held_out_fraction=recipe.held_out_fraction,
+    )
+
+
+def splits_for(protocol: Protocol, data: Path, scratch: Path) -> DataSplits:
+    """The images at the space's size; their order and splits are those of the original size."""
+    side = protocol.space.resolution
+    files = {split: data / protocol.dataset / f"{split}.parquet" for split in ("train", "test")}
+    if protocol.num_images is not None:
+        files = {split: _beginning(path, protocol.num_images, scratch) for split, path in files.items()}
     source = {"kind": "parquet"} | {split: str(path.resolve()) for split, path in files.items()}
     decoded = load_source(DataSource.from_json(source))
     pixels = resize_uint8(torch.from_numpy(decoded.pixels), side).numpy()
@@ -99,8 +142,12 @@ def splits_at(data: Path, side: int, num_images: int | None, scratch: Path) -> D
 
 def _beginning(path: Path, count: int, scratch: Path) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
-    target = scratch / f"{count}-{path.name}"
-    pq.write_table(pq.read_table(path).slice(0, count), target)
+    target = scratch / f"{path.parent.name}-{count}-{path.name}"
+    if not target.exists():
+        # Several trainings may begin at once.
+        part = target.with_suffix(f".{os.getpid()}")
+        pq.write_table(pq.read_table(path).slice(0, count), part)
+        part.replace(target)
     return target
 
 

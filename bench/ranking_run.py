@@ -11,12 +11,19 @@ from typing import Any
 
 import torch
 
-from bench.ranking_protocol import CountingSupernet, Protocol, epochs_within, splits_at
-from bench.ranking_truth import Table, networks_by_bin
+from bench.ranking_alone import accuracy_alone
+from bench.ranking_protocol import (
+    CountingSupernet,
+    Protocol,
+    batches_for,
+    epochs_within,
+    judged_networks,
+    splits_for,
+)
+from bench.ranking_truth import Table
 from bench.sittings import OutOfTimeError, is_over, spent_s, train
 from nas.recipe import Recipe
 from supernet.data import DataSplits, ResizedSplits, TrainingBatches
-from supernet.data.augmentation import Augmentation
 from supernet.evaluate import SubnetEvaluator
 from supernet.training import Trainer, build_stack
 from supernet.training.checkpoint import replace_file
@@ -56,6 +63,7 @@ class Run:
         """
         if self.result_file.exists():
             return self._finished()
+        self._alone(judged_networks(self.protocol))  # Rather now than after hours of training.
         trainer = self._trainer()
         train(trainer, self.folder, self.deadline)
         result = self._result(trainer, self._measure(trainer.supernet))
@@ -73,19 +81,11 @@ class Run:
 
     @cached_property
     def _splits(self) -> DataSplits:
-        side = self.protocol.space.resolution
-        return splits_at(self.data, side, self.protocol.num_images, self.out / "images")
+        return splits_for(self.protocol, self.data, self.out / "images")
 
     @cached_property
     def _batches(self) -> TrainingBatches:
-        padding = int(self.recipe.crop_fraction * self.protocol.space.resolution)
-        return TrainingBatches(
-            self._splits,
-            self.recipe.batch_size,
-            self.seed,
-            Augmentation(crop_padding=padding, horizontal_flip=True),
-            held_out_fraction=self.recipe.held_out_fraction,
-        )
+        return batches_for(self.protocol, self._splits, self.recipe, self.seed)
 
     @cached_property
     def _length(self) -> tuple[int, float]:
@@ -109,7 +109,7 @@ class Run:
         """The accuracy on val of each network, its statistics recalibrated."""
         file = self.folder / "accuracies.json"
         known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-        names = [name for names in networks_by_bin(self.protocol.num_per_bin) for name in names]
+        names = judged_networks(self.protocol)
         left = [name for name in names if name not in known]
         evaluator = SubnetEvaluator(supernet.cpu().eval(), ResizedSplits(self._splits), checkpoint="bench")
         for start in range(0, len(left), MEASURED_AT_ONCE):
@@ -125,6 +125,7 @@ class Run:
         assert isinstance(supernet, CountingSupernet)
         table = Table.read(self.data)
         rows = table.rows(tuple(accuracies))
+        alone = self._alone(tuple(accuracies))
         return {
             "label": self.label,
             "seed": self.seed,
@@ -143,9 +144,16 @@ class Run:
                     "bin": int(table.bins_n()[row]),
                     "macs": int(table.macs_n[row]),
                     "non_identity_layers": int(table.num_layers_n[row]),
-                    "alone": table.accuracies_n3[row].tolist(),
+                    "alone": alone[name],
                     "inherited": 100 * accuracies[name],
                 }
                 for name, row in zip(accuracies, rows.tolist(), strict=True)
             ],
         }
+
+    def _alone(self, names: tuple[str, ...]) -> dict[str, list[float]]:
+        """In percent, of each network: one accuracy for each training alone."""
+        if self.protocol.alone_epochs is not None:
+            return {name: [100 * accuracy_alone(self.out, name)] for name in names}
+        table = Table.read(self.data)
+        return dict(zip(names, table.accuracies_n3[table.rows(names)].tolist(), strict=True))

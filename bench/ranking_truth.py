@@ -19,6 +19,9 @@ from bench.ranking_statistics import kendall_tau, within_bins
 NUM_BINS, NUM_PER_BIN = 10, 20
 CHOICE_SEED = 0
 NETWORKS_FILE = Path(__file__).with_name("ranking_networks.json")
+CHOICE_NETWORKS_FILE = Path(__file__).with_name("ranking_choice_networks.json")
+"""Others of the table, for the choice of a recipe."""
+NUM_PER_BIN_OF_CHOICE = 3
 
 KNOWN_BASELINES = {
     "macs": (0.545, 0.12),
@@ -106,20 +109,27 @@ def check_baselines(found: Mapping[str, tuple[float, float]]) -> None:
 
 
 def choose_networks(table: Table) -> dict[str, object]:
-    """The content of `ranking_networks.json`: so many networks at random from each bin of MACs."""
+    """The contents of the files of networks by their names: so many at random from each bin of MACs."""
     rng = np.random.default_rng(CHOICE_SEED)
     bins = table.bins_n()
-    rows = [sorted(rng.permutation(np.flatnonzero(bins == b))[:NUM_PER_BIN]) for b in range(NUM_BINS)]
+    drawn = [rng.permutation(np.flatnonzero(bins == b)) for b in range(NUM_BINS)]
+    both = NUM_PER_BIN + NUM_PER_BIN_OF_CHOICE
+    places = {NETWORKS_FILE: slice(NUM_PER_BIN), CHOICE_NETWORKS_FILE: slice(NUM_PER_BIN, both)}
     return {
-        "space": "nas_bench_macro",
-        "seed": CHOICE_SEED,
-        "made_by": "python -m bench ranking --data DATA --choose",
-        "edges_macs": [round(edge) for edge in table.edges()],
-        "networks": [[table.names_n[row] for row in chosen] for chosen in rows],
+        file.name: {
+            "space": "nas_bench_macro",
+            "seed": CHOICE_SEED,
+            "made_by": "python -m bench ranking --data DATA --choose",
+            "edges_macs": [round(edge) for edge in table.edges()],
+            "networks": [[table.names_n[row] for row in sorted(rows[place])] for rows in drawn],
+        }
+        for file, place in places.items()
     }
 
 
-def networks_by_bin(num_per_bin: int = NUM_PER_BIN) -> tuple[tuple[str, ...], ...]:
+def networks_by_bin(
+    num_per_bin: int = NUM_PER_BIN, file: Path = NETWORKS_FILE
+) -> tuple[tuple[str, ...], ...]:
     """The names of the committed networks, bin by bin; the first few of each where fewer are asked for."""
-    bins = json.loads(NETWORKS_FILE.read_text())["networks"]
+    bins = json.loads(file.read_text())["networks"]
     return tuple(tuple(names[:num_per_bin]) for names in bins)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from bench import ranking_run, sittings
-from bench.ranking_protocol import HALF_WIDTH, CountingSupernet, Protocol, epochs_within
+from bench import ranking_alone, ranking_run, sittings
+from bench.ranking_alone import train_alone
+from bench.ranking_protocol import HALF_WIDTH, CountingSupernet, Protocol, epochs_within, judged_networks
 from bench.ranking_report import lines, report
 from bench.ranking_run import Run
 from bench.ranking_statistics import (
@@ -24,6 +25,7 @@ from bench.ranking_statistics import (
     within_bins,
 )
 from bench.ranking_truth import (
+    CHOICE_NETWORKS_FILE,
     NETWORKS_FILE,
     Table,
     check_baselines,
@@ -124,7 +126,8 @@ def test_the_networks_are_20_of_each_of_10_bins_and_no_two_are_the_same():
 
 def test_the_networks_are_those_that_the_table_and_the_seed_give():
     table = Table.read(shared_data("nas_bench_macro").parent)
-    assert choose_networks(table) == json.loads(NETWORKS_FILE.read_text())
+    files = (NETWORKS_FILE, CHOICE_NETWORKS_FILE)
+    assert choose_networks(table) == {file.name: json.loads(file.read_text()) for file in files}
 
 
 def test_the_tables_baselines_are_those_known_and_another_table_is_refused():
@@ -133,6 +136,15 @@ def test_the_tables_baselines_are_those_known_and_another_table_is_refused():
     broken = replace(table, macs_n=table.macs_n[::-1])
     with pytest.raises(ValueError, match=r"tau of 'macs' on the table is .*, not 0.545"):
         check_baselines(broken.baselines())
+
+
+def test_no_network_that_judges_takes_part_in_the_choice():
+    judging, choosing = (
+        {MACRO.parse(name) for names in networks_by_bin(file=file) for name in names}
+        for file in (NETWORKS_FILE, CHOICE_NETWORKS_FILE)
+    )
+    assert (len(judging), len(choosing)) == (200, 30)
+    assert not judging & choosing
 
 
 # The protocol
@@ -187,8 +199,9 @@ def fake_splits(*_):
 
 def fake_table(_):
     rng = np.random.default_rng(0)
-    macs = np.array([costs(MACRO, MACRO.parse(name))["macs"] for name in NAMES])
-    return Table(NAMES, macs, rng.uniform(80, 95, (len(NAMES), 3)))
+    names = (*NAMES, *(name for names in networks_by_bin(file=CHOICE_NETWORKS_FILE) for name in names))
+    macs = np.array([costs(MACRO, MACRO.parse(name))["macs"] for name in names])
+    return Table(names, macs, rng.uniform(80, 95, (len(names), 3)))
 
 
 def run_in(folder, **changes):
@@ -207,7 +220,7 @@ def run_in(folder, **changes):
 
 @pytest.fixture
 def invented_data(monkeypatch):
-    monkeypatch.setattr(ranking_run, "splits_at", fake_splits)
+    monkeypatch.setattr(ranking_run, "splits_for", fake_splits)
     monkeypatch.setattr(Table, "read", fake_table)
 
 
@@ -237,7 +250,7 @@ def test_a_run_in_many_sittings_ends_as_one_in_one(tmp_path, monkeypatch, invent
 
 def test_a_finished_run_is_not_done_again(tmp_path, monkeypatch, invented_data):
     result = run_in(tmp_path).carry_on()
-    monkeypatch.setattr(ranking_run, "splits_at", None)
+    monkeypatch.setattr(ranking_run, "splits_for", None)
     assert run_in(tmp_path).carry_on() == json.loads(json.dumps(result))
     with pytest.raises(SystemExit, match="another recipe or protocol; choose another --label"):
         run_in(tmp_path, recipe=RECIPES["bignas"]).carry_on()
@@ -247,6 +260,29 @@ def test_a_finished_run_is_not_done_again(tmp_path, monkeypatch, invented_data):
 def test_what_was_spent_is_about_what_was_expected(tmp_path, invented_data, name):
     result = run_in(tmp_path, recipe=replace(RECIPES[name], batch_size=20)).carry_on()
     assert result["spent_macs"] == pytest.approx(result["expected_macs"], rel=0.2)
+
+
+CHOICE = {"alone_epochs": 1, "num_per_bin": 1, "budget_macs": 1e6}
+
+
+def test_without_a_table_networks_are_trained_alone_first_in_parts_and_once(
+    tmp_path, monkeypatch, invented_data
+):
+    monkeypatch.setattr(ranking_alone, "splits_for", fake_splits)
+    choice = protocol(**CHOICE)
+    with pytest.raises(SystemExit, match="train the networks alone first, with --alone"):
+        run_in(tmp_path, protocol=choice).carry_on()
+    for part in ((0, 2), (1, 2)):
+        train_alone(choice, tmp_path, tmp_path, math.inf, part)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "alone").glob("*.json")}
+    assert sorted(path.stem for path in made) == sorted(judged_networks(choice))
+    train_alone(choice, tmp_path, tmp_path, math.inf, (0, 1))
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+    result = run_in(tmp_path, protocol=choice).carry_on()
+    for network in result["networks"]:
+        told = json.loads((tmp_path / "alone" / f"{network['name']}.json").read_text())["accuracy"]
+        assert network["alone"] == [100 * told]
 
 
 # The report
