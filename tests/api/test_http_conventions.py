@@ -245,7 +245,11 @@ def test_the_same_key_with_another_body_is_a_conflict(http):
 def test_a_key_in_flight_is_told_so(http, database):
     digest = []
     reserve = idempotency.reserve
-    idempotency_spy = lambda *args, **named: digest.append(named["body_digest"]) or reserve(*args, **named)  # noqa: E731
+
+    def idempotency_spy(*args, body_digest, **named):
+        digest.append(body_digest)
+        return reserve(*args, body_digest=body_digest, **named)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(idempotency, "reserve", idempotency_spy)
         http.post(DATASETS, json=BODY, headers={"Idempotency-Key": "first"})

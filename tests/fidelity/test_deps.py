@@ -1,6 +1,5 @@
 """DεpS (ECCV 2024): the lettered laws of its training, each under its letter."""
 
-import os
 from dataclasses import replace
 from math import cos, pi
 
@@ -402,12 +401,12 @@ def run_rank(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     trainer = deps_trainer(collective=TorchCollective())
     trainer.run(FIRST + 2)
-    torch.save(weights_of(trainer.supernet), os.path.join(folder, f"rank{rank}.pt"))  # noqa: PTH118
+    torch.save(weights_of(trainer.supernet), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_stay_alike_through_the_sort(tmp_path):
-    mp.spawn(run_rank, args=(str(tmp_path),), nprocs=2)
+    mp.spawn(run_rank, args=(tmp_path,), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert torch.equal(*ranks)
 

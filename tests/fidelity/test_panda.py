@@ -602,8 +602,8 @@ def test_g_fake_norms_give_the_probabilities_of_the_closed_form():
     )
     draw_one(paths, 0, supernet)
     for scale in (1.0, 3.0):
-        norm_of = lambda name, scale=scale: scale * loud(name)  # noqa: E731
-        paths.observe(0, (Slot(Role.RANDOM, cell),), FakeGradients(norm_of))
+        norms = FakeGradients(lambda name, scale=scale: scale * loud(name))
+        paths.observe(0, (Slot(Role.RANDOM, cell),), norms)
     # Sums over cells and edges by the count in the architecture; edge 0 → 1 is twice as loud.
     by_conv_3, by_conv_1 = 4 * (10 + 5 + 5) / 3, 4 * 1.0
     # From 0: ((0 + g) / 2 + 3 g) / 2.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 
 import pytest
@@ -262,13 +261,13 @@ def run_rank(rank, plan, folder):
         watcher = Watcher()
         training.train(plan, collective=TorchCollective(), observer=watcher)
     told = {"steps": watcher.steps, "rollbacks": [r.from_step for r in watcher.rollbacks]}
-    torch.save(told, os.path.join(folder, f"rank{rank}.pt"))  # noqa: PTH118
+    torch.save(told, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_all_ranks_go_back_together(digits, tmp_path):
     plan = plan_of(digits, tmp_path / "run")
-    mp.spawn(run_rank, args=(plan, str(tmp_path)), nprocs=2)
+    mp.spawn(run_rank, args=(plan, tmp_path), nprocs=2)
     told = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert told[0]["steps"] == told[1]["steps"] == [*range(STEP + 1), *range(4, NUM_STEPS + 1)]
     assert [rank["rollbacks"] for rank in told] == [[STEP], []]
