@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.costs import COST_NAMES
+from nas.front_probability import front_probabilities
 from nas.pareto import Objective, normalise, pareto_front
 from nas.search.settings import ACCURACY
 from nas.store.evaluations import EvaluationColumns
@@ -23,6 +24,29 @@ def front(figures: Figures, objectives: Sequence[Objective]) -> list[int]:
     costs_first = sorted(objectives, key=lambda objective: objective == ACCURACY)
     values = np.column_stack([figures[objective.name] for objective in costs_first])
     return [int(position) for position in pareto_front(normalise(values, costs_first))]
+
+
+def probabilities(
+    figures: Figures,
+    objectives: Sequence[Objective],
+    positions: Sequence[int],
+    bitmaps_of: Callable[[Sequence[int]], Sequence[bytes]],
+    *,
+    num_images: int,
+) -> list[float]:
+    """How surely each network at `positions` is on the frontier, others being measured on the same images."""
+    if not positions:
+        return []
+    costs = [figures[objective.name] for objective in objectives if objective != ACCURACY]
+    count = len(figures[ACCURACY.name])
+    found = front_probabilities(
+        np.rint(figures[ACCURACY.name] * num_images).astype(np.int64),
+        np.column_stack(costs).astype(np.float64) if costs else np.zeros((count, 0)),
+        np.asarray(positions, dtype=np.int64),
+        lambda needed: bitmaps_of(needed.tolist()),
+        num_images=num_images,
+    )
+    return [float(share) for share in found]
 
 
 def figures_of_columns(columns: EvaluationColumns) -> Figures:

@@ -7,7 +7,7 @@ Tibshirani, 1993), and each resample asks which networks are on the front.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +23,24 @@ _NETWORKS_AT_ONCE = 256
 
 
 def front_probabilities(
-    correct_bitmaps: Sequence[bytes],
+    num_correct_n: Indices,
     costs_nm: Floats,
     members: Indices,
+    bitmaps_of: Callable[[Indices], Sequence[bytes]],
     *,
     num_images: int,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Floats:
     """For each of `members` the share of resamples in which no other network dominates it.
 
-    `correct_bitmaps` has one bit an image, as `Evaluation.correct_bitmap`; `costs_nm` (n, m) are minimised.
-    Of networks equal in all, the one with the lowest index stands for all, as in `pareto_front`. The same
-    figures give the same probabilities.
+    `costs_nm` (n, m) are minimised. `bitmaps_of` gives one bit an image, as `Evaluation.correct_bitmap`, of
+    the networks at the positions it is asked for. Of networks equal in all, the one with the lowest index
+    stands for all, as in `pareto_front`. The same figures give the same probabilities.
     """
-    if len(correct_bitmaps) != len(costs_nm):
-        raise ValueError(f"{len(correct_bitmaps)} bitmaps are not one for each of {len(costs_nm)} networks")
-    correct_nk = _unpacked(correct_bitmaps, num_images)
-    hits_n = correct_nk.sum(axis=1, dtype=np.int64)
-    rivals = [_rivals_of(int(member), hits_n, costs_nm) for member in members]
-    needed = np.unique(np.concatenate([*rivals, members]).astype(np.int64))
-    hits_rn = _resampled_hits(correct_nk[needed], num_images, num_resamples)
+    rivals = [_rivals_of(int(member), num_correct_n, costs_nm) for member in members]
+    needed = np.unique(np.concatenate([*rivals, members])).astype(np.int64)
+    correct_nk = _unpacked(bitmaps_of(needed), num_images)
+    hits_rn = _resampled_hits(correct_nk, num_images, num_resamples)
     place = {int(network): column for column, network in enumerate(needed)}
     return np.array(
         [
@@ -53,16 +51,16 @@ def front_probabilities(
     )
 
 
-def _unpacked(bitmaps: Sequence[bytes], num_images: int) -> NDArray[np.uint8]:
-    packed = np.frombuffer(b"".join(bitmaps), dtype=np.uint8).reshape(len(bitmaps), -1)
-    return np.unpackbits(packed, axis=1, count=num_images)
-
-
-def _rivals_of(member: int, hits_n: Indices, costs_nm: Floats) -> Indices:
+def _rivals_of(member: int, num_correct_n: Indices, costs_nm: Floats) -> Indices:
     is_rival = (costs_nm <= costs_nm[member]).all(axis=1)
     is_rival[member] = False
     rivals = np.flatnonzero(is_rival)
-    return rivals[np.argsort(-hits_n[rivals], kind="stable")][:NUM_RIVALS]
+    return rivals[np.argsort(-num_correct_n[rivals], kind="stable")][:NUM_RIVALS]
+
+
+def _unpacked(bitmaps: Sequence[bytes], num_images: int) -> NDArray[np.uint8]:
+    packed = np.frombuffer(b"".join(bitmaps), dtype=np.uint8).reshape(len(bitmaps), -1)
+    return np.unpackbits(packed, axis=1, count=num_images)
 
 
 def _resampled_hits(correct_nk: NDArray[np.uint8], num_images: int, num_resamples: int) -> NDArray[np.int64]:

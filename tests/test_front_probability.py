@@ -21,7 +21,14 @@ def network(num_correct, num_images=NUM_IMAGES, start=0):
 def probabilities(correct_nk, costs_nm, members=None):
     costs_nm = np.asarray(costs_nm, dtype=float)
     members = np.arange(len(costs_nm)) if members is None else np.asarray(members)
-    return front_probabilities(packed(correct_nk), costs_nm, members, num_images=len(correct_nk[0]))
+    correct_nk = np.array(correct_nk)
+    return front_probabilities(
+        correct_nk.sum(axis=1),
+        costs_nm,
+        members,
+        lambda positions: packed(correct_nk[positions]),
+        num_images=correct_nk.shape[1],
+    )
 
 
 @pytest.mark.parametrize("num_costs", [1, 2, 3])
@@ -77,8 +84,3 @@ def test_the_least_accurate_of_very_many_rivals_are_left_out():
     with_weak = probabilities([*strong, *weak, own], costs, members=[NUM_RIVALS + 50])
     without = probabilities([*strong, own], [*costs[:NUM_RIVALS], [2.0]], members=[NUM_RIVALS])
     assert with_weak.tolist() == without.tolist()
-
-
-def test_a_bitmap_is_needed_for_every_network():
-    with pytest.raises(ValueError, match="1 bitmaps are not one for each of 2 networks"):
-        front_probabilities(packed([network(1)]), np.ones((2, 1)), np.array([0]), num_images=NUM_IMAGES)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.best import best_evaluation
 from api.deps import IfNoneMatch, Name, SessionDep
 from api.etags import tagged_json
-from api.fronts import figures_of_columns, front
+from api.fronts import figures_of_columns, front, probabilities
 from api.problems import invalid_field
-from api.schemas.evaluations import Evaluation, describe_evaluation
+from api.schemas.evaluations import Evaluation, FrontierEvaluation, describe_evaluation
 from api.schemas.supernets import Frontier
 from api.strict import StrictRoute
 from api.trained import trained_supernet
@@ -23,6 +23,8 @@ from nas.store import evaluations
 
 router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRoute)
 
+_MOST_WITH_PROBABILITIES = 10_000
+"""Evaluations that are all read to say how sure a frontier is; above, the frontier alone is."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 _Bound = Annotated[
@@ -76,16 +78,35 @@ def get_supernet_frontier(
     supernet = trained_supernet(session, supernet_id)
     bounds = supernet.parse_bounds(fields)
     limits = dict(bounds.limits)
-    columns = evaluations.candidates(session, supernet.protocol, limits)
-    positions = front(figures_of_columns(columns), objectives)
-    rows = evaluations.get_many(session, columns.evaluation_id[positions].tolist())
+    num_evaluations = evaluations.count(session, supernet.protocol, limits)
+    has_chances = num_evaluations <= _MOST_WITH_PROBABILITIES
+    read = evaluations.measured if has_chances else evaluations.candidates
+    columns = read(session, supernet.protocol, limits)
+    figures = figures_of_columns(columns)
+    positions = front(figures, objectives)
+    ids = columns.evaluation_id.tolist()
+    chances: list[float | None] = [None] * len(positions)
+    if has_chances:
+        chances = [
+            *probabilities(
+                figures,
+                objectives,
+                positions,
+                lambda needed: evaluations.bitmaps(session, [ids[position] for position in needed]),
+                num_images=supernet.protocol.num_images,
+            )
+        ]
+    rows = evaluations.get_many(session, [ids[position] for position in positions])
     frontier = Frontier(
         supernet_id=supernet_id,
         checkpoint=supernet.protocol.checkpoint,
         objectives=[objective.name for objective in objectives],
         constraints=bounds.to_fields(),
-        num_evaluations=evaluations.count(session, supernet.protocol, limits),
-        items=[describe_evaluation(row) for row in rows],
+        num_evaluations=num_evaluations,
+        items=[
+            FrontierEvaluation(**dict(describe_evaluation(row)), frontier_probability=chance)
+            for row, chance in zip(rows, chances, strict=True)
+        ],
     )
     return tagged_json(frontier, if_none_match)
 

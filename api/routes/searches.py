@@ -11,11 +11,11 @@ from api.deletions import delete
 from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
 from api.feasibility import feasibility_of, refuse_infeasible, relax_alone
-from api.fronts import figures_of_rows, front
+from api.fronts import figures_of_rows, front, probabilities
 from api.pages import PageDep, each
 from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
-from api.schemas.evaluations import Trial, describe_trial
+from api.schemas.evaluations import FrontierTrial, Trial, describe_trial
 from api.schemas.search_spaces import describe_space_alone
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, SearchValidation, describe_search
 from api.strict import StrictRoute
@@ -129,8 +129,15 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     """The whole frontier of this search's trials, also while it runs."""
     found = searches.get(session, search_id)
     trials = searches.trials(session, search_id)
-    positions = front(
-        figures_of_rows([trial.evaluation for trial in trials]), parse_objectives(found.row.objectives)
+    rows = [trial.evaluation for trial in trials]
+    figures, objectives = figures_of_rows(rows), parse_objectives(found.row.objectives)
+    positions = front(figures, objectives)
+    chances = probabilities(
+        figures,
+        objectives,
+        positions,
+        lambda needed: [rows[position].correct_bitmap for position in needed],
+        num_images=rows[0].num_images if rows else 0,
     )
     frontier = SearchFrontier(
         search_id=search_id,
@@ -138,7 +145,10 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         state=found.job.state,
         objectives=found.row.objectives,
         num_trials=len(trials),
-        items=[describe_trial(trials[position]) for position in positions],
+        items=[
+            FrontierTrial(**dict(describe_trial(trials[position])), frontier_probability=chance)
+            for position, chance in zip(positions, chances, strict=True)
+        ],
     )
     return tagged_json(frontier, if_none_match)
 

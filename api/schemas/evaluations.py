@@ -60,6 +60,29 @@ class Trial(Evaluation):
     is_reused: bool = Field(description="Measured before; the measurement was taken over.")
 
 
+_Probability = Annotated[
+    float,
+    Field(
+        description="How surely the network is on this frontier, accuracies being measured on few images: "
+        "the share of 400 resamples of them in which no network that costs no more is as accurate."
+    ),
+]
+
+
+class FrontierTrial(Trial):
+    """A trial on its search's frontier."""
+
+    frontier_probability: _Probability
+
+
+class FrontierEvaluation(Evaluation):
+    """A network on its supernet's frontier."""
+
+    frontier_probability: Annotated[
+        _Probability | None, Field(description="As in a search's frontier; null among very many evaluations.")
+    ]
+
+
 def describe_costs(row: EvaluationRow | SubnetRow) -> Costs:
     """The costs kept with the row."""
     return Costs(**{name: getattr(row, name) for name in COST_NAMES})

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
-from api.schemas.evaluations import Trial
+from api.schemas.evaluations import FrontierTrial
 from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
 from nas.search.feasible import Verdict
@@ -120,7 +120,7 @@ class SearchFrontier(AnswerModel):
     state: JobState = Field(description="While it is not final, trials may still come.")
     objectives: list[str]
     num_trials: int = Field(description="Trials so far.")
-    items: list[Trial]
+    items: list[FrontierTrial]
 
 
 def describe_search(found: WithJob[SearchRow]) -> Search:

@@ -17,7 +17,7 @@ from api.schemas.common import (
     Seed,
     job_shape,
 )
-from api.schemas.evaluations import Evaluation
+from api.schemas.evaluations import FrontierEvaluation
 from api.schemas.recipes import Recipe
 from nas.probes import DEFAULT_PROBES, MAX_PROBES
 from nas.store.resources import WithJob
@@ -180,7 +180,7 @@ class Frontier(AnswerModel):
     objectives: list[str]
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     num_evaluations: int = Field(description="Measured networks within the constraints.")
-    items: list[Evaluation]
+    items: list[FrontierEvaluation]
 
 
 def describe_supernet(found: WithJob[SupernetRow]) -> Supernet:

@@ -16,7 +16,8 @@ class Frontier(list[PointT]):
     def to_dataframe(self) -> Any:
         """A pandas data frame: a row a network, its costs and accuracy in columns, in the list's order.
 
-        `accuracy_val` lies between 0 and 1, with its 95 % interval in `accuracy_val_low` and `_high`.
+        `accuracy_val` lies between 0 and 1, with its 95 % interval in `accuracy_val_low` and `_high`;
+        `frontier_probability` is how surely the network is on the frontier.
         """
         try:
             import pandas  # only here: the client does without it otherwise
@@ -36,12 +37,20 @@ def _row(point: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy_val_low": low,
         "accuracy_val_high": high,
         "num_images_val": point["accuracy_val"]["num_images"],
+        "frontier_probability": point["frontier_probability"],
     }
     return {**found, **figures, **point["costs"], "architecture": point["architecture"]}
 
 
 _IDENTITY = ("number", "architecture_key")
-_COLUMNS = ("architecture_key", "accuracy_val", "accuracy_val_low", "accuracy_val_high", "num_images_val")
+_COLUMNS = (
+    "architecture_key",
+    "accuracy_val",
+    "accuracy_val_low",
+    "accuracy_val_high",
+    "num_images_val",
+    "frontier_probability",
+)
 
 
 def _columns(points: list[PointT]) -> list[str]:

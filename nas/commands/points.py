@@ -32,4 +32,8 @@ PROBE_COLUMNS: Columns = {
     "ON THE FRONTIER": lambda probe: "yes" if probe["is_front"] else NOTHING,
 }
 
-TRIAL_COLUMNS: Columns = {"TRIAL": lambda point: str(point["number"]), **POINT_COLUMNS}
+FRONTIER_COLUMNS: Columns = {
+    "TRIAL": lambda point: str(point["number"]),
+    **POINT_COLUMNS,
+    "CHANCE OF BEING ON IT": lambda point: percent(point["frontier_probability"]),
+}

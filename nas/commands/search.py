@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from nas.commands.options import ID, with_bounds, with_waiting
-from nas.commands.points import TRIAL_COLUMNS
+from nas.commands.points import FRONTIER_COLUMNS
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -97,7 +97,7 @@ def show_pareto(session: Session, *, resource_id: str) -> None:
     """The frontier of a search's trials so far, by rising cost."""
     with session.client() as client:
         found = client.searches.pareto(resource_id)
-        session.show_list(found, TRIAL_COLUMNS)
+        session.show_list(found, FRONTIER_COLUMNS)
         if not found:
             session.say(f"nothing is measured yet; see: nas search watch {resource_id}")
 

@@ -165,10 +165,19 @@ def nearest(session: Session, protocol: EvaluationProtocol, limits: Limits) -> E
 
 def candidates(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationColumns:
     """The candidates that keep every limit, as columns: they hold the frontier of any objectives."""
-    query = select(*_COLUMNS.values()).where(*_is_candidate(protocol), *_keeps(limits))
-    rows = session.execute(query.order_by(EvaluationRow.macs, EvaluationRow.id)).all()
-    table = np.array([tuple(row) for row in rows], dtype=np.int64).reshape(-1, len(_COLUMNS))
-    return EvaluationColumns(**{name: table[:, i] for i, name in enumerate(_COLUMNS)})
+    return _columns(session, [*_is_candidate(protocol), *_keeps(limits)])
+
+
+def measured(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationColumns:
+    """All that keep every limit, as columns; of a million evaluations that takes seconds."""
+    return _columns(session, [*_is_measured_by(protocol), *_keeps(limits)])
+
+
+def bitmaps(session: Session, evaluation_ids: list[int]) -> list[bytes]:
+    """Which images each got right, one bit an image, in the order of the ids given."""
+    query = select(EvaluationRow.id, EvaluationRow.correct_bitmap).where(EvaluationRow.id.in_(evaluation_ids))
+    found = {row.id: row.correct_bitmap for row in session.execute(query)}
+    return [found[evaluation_id] for evaluation_id in evaluation_ids]
 
 
 def count(session: Session, protocol: EvaluationProtocol, limits: Limits) -> int:
@@ -253,6 +262,16 @@ def _supersede(session: Session, protocol: EvaluationProtocol, figures: Mapping[
         update(EvaluationRow).where(EvaluationRow.id.in_(free)).values(is_superseded=True),
         execution_options={"synchronize_session": False},
     )
+
+
+# Reading
+
+
+def _columns(session: Session, conditions: list[ColumnElement[bool]]) -> EvaluationColumns:
+    query = select(*_COLUMNS.values()).where(*conditions)
+    rows = session.execute(query.order_by(EvaluationRow.macs, EvaluationRow.id)).all()
+    table = np.array([tuple(row) for row in rows], dtype=np.int64).reshape(-1, len(_COLUMNS))
+    return EvaluationColumns(**{name: table[:, i] for i, name in enumerate(_COLUMNS)})
 
 
 # Conditions

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from api.routes import frontiers
 from nas.client import (
     InfeasibleConstraintsError,
     JobCancelledError,
@@ -131,6 +132,21 @@ def test_the_frontier_leaves_out_what_is_dominated(client, search):
     assert [point["architecture_key"] for point in supernet.frontier()] == [
         point["architecture_key"] for point in points
     ]
+
+
+def test_a_frontier_says_how_sure_each_of_its_networks_is(client, search, monkeypatch):
+    points = search.pareto()
+    chances = [point["frontier_probability"] for point in points]
+    # Each gets right what the one before does and more, so that none is matched by a cheaper one by chance.
+    assert chances[0] == 1.0
+    assert all(0.99 < chance <= 1.0 for chance in chances)
+    supernet = client.supernets.get(search["supernet_id"])
+    assert [point["frontier_probability"] for point in supernet.frontier()] == chances
+
+    monkeypatch.setattr(frontiers, "_MOST_WITH_PROBABILITIES", 3)
+    unsaid = supernet.frontier()
+    assert [point["frontier_probability"] for point in unsaid] == [None] * len(points)
+    assert [point.costs for point in unsaid] == [point.costs for point in points]
 
 
 def test_the_frontier_is_asked_under_bounds_and_other_objectives(client, search):
