@@ -121,7 +121,8 @@ def _relief(region: FeasibleRegion, networks: BoundedNetworks, nearest: Architec
 
     def as_bound(name: str, network: Architecture) -> float:
         # Sums of fractions may come out higher when the bound is put to the proof.
-        return region.costs_of(network, [name])[name] * (1 + 2 * networks.rounding(name))
+        cost, rounding = region.costs_of(network, [name])[name], networks.rounding(name)
+        return cost * (1 + 2 * rounding) if rounding else cost
 
     alone: dict[str, float | None] = {}
     for name in names:

@@ -7,7 +7,7 @@ Zang, Networks 1980). What lies between the bound and the best network met is th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
 from math import inf, prod
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from nas.prefilter.answers import ROUNDING, Code, UndecidedError
 from nas.prefilter.tree import EliminationTree, Scope, cheapest
 from nas.prefilter.within import CostTables, Pruning, networks_within
-from nas.search.constraints import Bounds
 from nas.search.cost_model import Codes, CostParts, PartKind
 from nas.search.region import FeasibleRegion
+from nas.search.sampling import descend
 from nas.space import SearchSpace
 
 _LEAST_WEIGHED = 1e-9
@@ -30,7 +30,7 @@ _GRID_STEPS = {2: 16, 3: 8}
 _GRID_STEPS_OF_MORE = 6
 _NUM_WEIGHTS = 4
 """Weighted sums that part networks are held against."""
-_GROWTH = (0.02, 0.1, 0.4, 1.0)
+_GROWTH = (0.02, 0.06, 0.15, 0.3, 0.6, 1.0)
 """Parts of the way from what is proved to the best network met, searched one after the other."""
 
 _MAX_EXACT = 2**53
@@ -75,8 +75,8 @@ class PartedNetworks:
 
     def nearest(self) -> Code:
         """Found between what is proved and the best network met."""
-        best, ratio = self._nearest_met()
         low = max(self.proved_ratio(), 1.0)
+        best, ratio = self._nearest_by_descent(low)
         if ratio <= low:
             return best
         for share in _GROWTH:
@@ -91,12 +91,11 @@ class PartedNetworks:
         # Most often another bound is below what any network costs.
         if (np.delete(floors, at) > np.delete(self._limits, at) * (1 + ROUNDING)).any():
             return None
-        low, high = float(floors[at]), float(self._most[at])
-        met = self._cheapest_met(name)
-        if met is not None:
-            high = met[1]
-            if high <= low:
-                return met[0]
+        low = float(floors[at])
+        met = self._cheapest_by_descent(name, low)
+        if met is None or met[1] <= low:
+            return None if met is None else met[0]
+        high = met[1]
         is_any_within = False
         for share in _GROWTH:
             limits = self._limits_at(1.0)
@@ -177,16 +176,48 @@ class PartedNetworks:
         ratios = self.region.worst_ratio(codes)
         return codes[ratios.argmin()], float(ratios.min())
 
+    def _nearest_by_descent(self, enough: float) -> tuple[Code, float]:
+        """The nearest met, once neighbours of it that are nearer are met too."""
+        best, ratio = self._nearest_met()
+        if ratio > enough:
+            end = descend(self.region.space, best, self.region.worst_ratio, enough=enough)
+            self._met.append(end[None, :])
+        return self._nearest_met()
+
+    def _cheapest_by_descent(self, name: str, enough: float) -> tuple[Code, float] | None:
+        """The same for the cheapest among those that keep the other bounds."""
+        met = self._cheapest_met(name) or self._meet_within_others(name)
+        if met is None or met[1] <= enough:
+            return met
+        others = self.region.bounds.without(name)
+
+        def score(codes: Codes) -> Floats:
+            costs = self.region.costs.batch(codes, self.names)
+            return np.where(others.holds(costs), costs[name], inf)
+
+        self._met.append(descend(self.region.space, met[0], score, enough=enough)[None, :])
+        return self._cheapest_met(name)
+
     def _cheapest_met(self, name: str) -> tuple[Code, float] | None:
         """The cheapest among those that keep the other bounds, and its cost."""
         codes = self._all_met()
         costs = self.region.costs.batch(codes, self.names)
-        others = Bounds(tuple(limit for limit in self.region.bounds.limits if limit[0] != name))
-        rows = np.flatnonzero(others.holds(costs))
+        rows = np.flatnonzero(self.region.bounds.without(name).holds(costs))
         if not len(rows):
             return None
         best = rows[costs[name][rows].argmin()]
         return codes[best], float(costs[name][best])
+
+    def _meet_within_others(self, name: str) -> tuple[Code, float] | None:
+        """A network that keeps the other bounds, if any, whatever its cost of this name."""
+        found = {other: self.region.costs.parts(other) for other in self.names if other != name}
+        parts = {other: cost for other, cost in found.items() if cost is not None}
+        region = replace(self.region, bounds=self.region.bounds.without(name))
+        others = PartedNetworks.of(region, parts, deadline_s=self.deadline_s)
+        if others._nearest_by_descent(1.0)[1] > 1:
+            others._look_within(others._limits_at(1.0))
+        self._met.extend(others._met)
+        return self._cheapest_met(name)
 
     def _all_met(self) -> Codes:
         assert self._pruning is not None  # Meets the first networks.

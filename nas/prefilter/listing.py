@@ -43,8 +43,7 @@ class ListedNetworks:
 
     def cheapest(self, name: str) -> Code | None:
         """The first of those with the least of the cost among those that keep all other bounds."""
-        others = Bounds(tuple(limit for limit in self.bounds.limits if limit[0] != name))
-        rows = np.flatnonzero(others.holds(self.costs))
+        rows = np.flatnonzero(self.bounds.without(name).holds(self.costs))
         if not len(rows):
             return None
         return np.asarray(self.codes[rows[self.costs[name][rows].argmin()]])

@@ -16,8 +16,8 @@ from nas.prefilter.answers import UndecidedError
 from nas.prefilter.labels import Labels, num_pairs, pairs, undercut_by_none
 from nas.prefilter.tree import Bucket, EliminationTree, Floors, Joining, Scope, Table, beside, floors
 
-_MAX_LABELS = 1_000_000
-"""Before any is dropped; beyond it memory would run out."""
+_MAX_LABELS = 500_000
+"""Before any is dropped; beyond it they take long, and much memory."""
 _MARGIN = 1e-9
 """Sums of weighted costs are compared with this much room, relative, so that rounding drops no label."""
 

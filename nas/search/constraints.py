@@ -40,6 +40,10 @@ class Bounds:
         """The costs that are limited."""
         return tuple(name for name, _ in self.limits)
 
+    def without(self, name: str) -> Bounds:
+        """The limits on the other costs."""
+        return Bounds(tuple((other, limit) for other, limit in self.limits if other != name))
+
     def to_fields(self) -> dict[str, float]:
         """The same limits as a request would give them, percentages resolved."""
         return {field_of(name): limit for name, limit in self.limits}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.prefilter.answers import UndecidedError
 from nas.prefilter.elimination import PartedNetworks
 from nas.search.constraints import Bounds
 from nas.search.cost_model import PartKind
