@@ -33,7 +33,7 @@ def networks_of(region):
 def test_the_nearest_network_is_that_of_all(is_whole):
     rng = np.random.default_rng(1)
     verdicts = set()
-    for _ in range(250):
+    for _ in range(150):
         region = random_region(rng, is_whole=is_whole)
         least = region.worst_ratio(CODES).min()
         networks = networks_of(region)
@@ -51,7 +51,7 @@ def test_the_nearest_network_is_that_of_all(is_whole):
 def test_the_least_of_each_cost_beside_the_other_bounds_is_that_of_all(is_whole):
     rng = np.random.default_rng(2)
     found = set()
-    for _ in range(150):
+    for _ in range(100):
         region = random_region(rng, is_whole=is_whole)
         costs = region.costs.batch(CODES, region.bounds.names)
         networks = networks_of(region)
