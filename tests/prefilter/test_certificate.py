@@ -124,7 +124,7 @@ def test_a_small_space_is_decided_by_its_canonical_networks_whatever_costs_they_
 
 
 def test_a_cheap_spelling_of_a_dear_network_is_no_witness_in_a_large_space():
-    """The kernel of a block that is not there costs 1 at best, and 5 as the network is spelled canonically."""
+    """The kernel of a block that is not there costs 1 at best, and 5 in the canonical spelling."""
     space = SPACES["micro"]
     column = {decision.name: number for number, decision in enumerate(space.decisions)}
     parts = (
