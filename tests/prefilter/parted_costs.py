@@ -41,10 +41,14 @@ def cost_of(cost, codes):
 
 
 def random_cost(space, kind, rng, *, is_whole=True):
-    """Parts of up to three decisions each; each decision is in one at least."""
+    """Of one part a decision, and some parts of neighbours or of any decisions."""
     sizes = [len(decision.options) for decision in space.decisions]
-    scopes = [rng.choice(len(sizes), size=rng.integers(1, 4), replace=False) for _ in range(5)]
-    scopes += [[column] for column in range(len(sizes))]
+    scopes = [[column] for column in range(len(sizes))]
+    if rng.random() < 0.5:
+        scopes += [rng.choice(len(sizes), size=rng.integers(1, 4), replace=False) for _ in range(4)]
+    else:
+        # Few decisions meet, so that many part networks compete.
+        scopes += [[column + 1, column] for column in range(0, len(sizes) - 1, rng.integers(1, 4))]
     parts = []
     for scope in scopes:
         shape = [sizes[column] for column in scope]

@@ -97,15 +97,16 @@ def test_a_latency_of_fractions_is_held_as_exactly_as_it_is_known(name):
     assert num_infeasible > 1
 
 
-def test_a_small_space_is_decided_by_its_canonical_networks_whatever_costs_they_have():
-    networks = sorted(all_networks(TINY), key=lambda network: network.key)
-    codes = TINY.encode(networks)
+@pytest.mark.parametrize("space", [TINY, SPACES["nas_bench_201"]], ids=lambda space: space.name)
+def test_a_small_space_is_decided_by_its_canonical_networks_whatever_costs_they_have(space):
+    networks = sorted(all_networks(space), key=lambda network: network.key)
+    codes = space.encode(networks)
     verdicts = set()
-    for seed in range(40):
+    for seed in range(25):
         rng = np.random.default_rng(seed)
         # Equal networks cost something else when they are spelled otherwise.
-        made_of = {f"cost{i}": random_cost(TINY, PartKind.SUM, rng) for i in range(rng.integers(1, 4))}
-        model = PartedCosts(TINY, made_of)
+        made_of = {f"cost{i}": random_cost(space, PartKind.SUM, rng) for i in range(rng.integers(1, 4))}
+        model = PartedCosts(space, made_of)
         figures = model.batch(codes, model.names)
         limits = {name: float(np.quantile(figures[name], rng.choice([0.001, 0.02, 0.1]))) for name in made_of}
         region = bounded(model, **limits)
@@ -116,7 +117,7 @@ def test_a_small_space_is_decided_by_its_canonical_networks_whatever_costs_they_
         if answer.verdict is Verdict.FEASIBLE:
             assert region.contains(answer.architecture)
             continue
-        assert region.worst_ratio(TINY.encode([answer.relief.nearest]))[0] == least
+        assert region.worst_ratio(space.encode([answer.relief.nearest]))[0] == least
         for name, alone in answer.relief.relax_alone.items():
             rows = region.bounds.without(name).holds(figures)
             assert alone == (figures[name][rows].min() if rows.any() else None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.prefilter.elimination import PartedNetworks
+from nas.pareto import pareto_front
+from nas.prefilter.elimination import PartedNetworks, cost_tables
+from nas.prefilter.within import Pruning, networks_within
 from nas.search.constraints import Bounds
 from nas.search.cost_model import PartKind
 from nas.search.region import FeasibleRegion
@@ -67,3 +69,26 @@ def test_the_least_of_each_cost_beside_the_other_bounds_is_that_of_all(is_whole)
                 assert mine[name][0] == (least if is_whole else pytest.approx(least, rel=1e-12))
                 assert not others.limits or others.holds(mine)[0]
     assert found == {True, False}
+
+
+def test_what_lies_within_limits_is_found_but_for_what_is_undercut():
+    rng = np.random.default_rng(3)
+    num_found = []
+    for _ in range(100):
+        kinds = [PartKind.SUM] * rng.integers(1, 4) + [PartKind.MAX] * rng.integers(0, 2)
+        parts = [random_cost(TINY, kind, rng) for kind in kinds]
+        model = PartedCosts(TINY, {str(number): cost for number, cost in enumerate(parts)})
+        figures = np.stack([*model.batch(CODES, model.names).values()], axis=1)
+        tables = cost_tables(TINY, parts)
+        weights = rng.random((rng.integers(0, 4), tables.num_sums))
+        limits = np.quantile(figures, rng.choice([0.02, 0.1, 0.3]), axis=0)
+        labels = networks_within(Pruning.of(tables, weights), limits)
+        within = figures[(figures <= limits).all(axis=1)]
+        expected = {tuple(row) for row in within[pareto_front(within)]} if len(within) else set()
+        assert {tuple(row) for row in labels.values} == expected
+        codes = labels.codes.astype(np.int64)
+        of_codes = np.stack([*model.batch(codes, model.names).values()], axis=1)
+        assert (of_codes == labels.values).all()
+        num_found.append(len(expected))
+    assert max(num_found) > 15
+    assert min(num_found) == 0
