@@ -52,7 +52,7 @@ class Certificate:
     architecture: Architecture | None = None
     """A network that keeps every bound, where feasible; spelled canonically."""
     relief: Relief | None = None
-    """Where infeasible; None where the proof is all that was found in time."""
+    """Where infeasible; None where the proof is all there is: for want of time, or of a cost's parts."""
 
 
 def certify(region: FeasibleRegion, *, limit_s: float = inf) -> Certificate:
@@ -138,8 +138,10 @@ def _reason(bounds: Bounds, relief: Relief | None) -> str:
     asked = " and ".join(f"{field} {limit:.15g}" for field, limit in bounds.to_fields().items())
     told = f"no network of the space keeps {asked}"
     if relief is None:
-        return f"{told}; what would help was not found in time, so relax by trial"
-    alone = [f"{field_of(name)} to {bound:.15g}" for name, bound in relief.relax_alone.items() if bound]
+        return f"{told}; what would help is not known: relax one after the other"
+    alone = [
+        f"{field_of(name)} to {bound:.15g}" for name, bound in relief.relax_alone.items() if bound is not None
+    ]
     if len(bounds.limits) == 1 and alone:
         return f"{told}; raise {alone[0]} or more"
     together = ", ".join(f"{field_of(name)} {cost:.15g}" for name, cost in relief.relax.items())
@@ -161,8 +163,8 @@ def _decided_in_part(
         part = replace(region, bounds=bounds)
         answer = _decided(part, PartedNetworks.of(part, known, deadline_s=deadline_s))
         if answer.verdict is Verdict.INFEASIBLE:
-            # What would help, the costs without parts have a say in.
-            return replace(answer, relief=None)
+            # The costs without parts would have a say in what helps.
+            return replace(answer, reason=_reason(bounds, None), relief=None)
         tried += [answer.architecture] if answer.architecture else []
     witness = _sampled(region, tried, deadline_s)
     if witness is not None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nas.prefilter.answers import ROUNDING, Code, UndecidedError
 from nas.prefilter.tree import EliminationTree, Scope, cheapest
 from nas.prefilter.within import CostTables, Pruning, networks_within
+from nas.search.constraints import NEXT_TO_NOTHING
 from nas.search.cost_model import Codes, CostParts, PartKind
 from nas.search.region import FeasibleRegion
 from nas.search.sampling import descend
@@ -117,10 +118,12 @@ class PartedNetworks:
         return np.array([limits[name] for name in self.names])
 
     def _limits_at(self, ratio: float) -> Floats:
-        """What costs may be at a largest ratio; for a bound of 0 as `Bounds.worst_ratio` has it."""
+        """What costs may be at a largest ratio; for bounds next to 0 as `Bounds.worst_ratio` has it."""
         # None is above what any network costs, so that no sum of them is infinite.
         limits = np.minimum(self._limits, self._most)
-        return np.minimum(np.where(self._limits > 0, limits * ratio, max(ratio - 1, 0.0)), self._most)
+        return np.minimum(
+            np.where(self._limits > NEXT_TO_NOTHING, limits * ratio, max(ratio - 1, 0.0)), self._most
+        )
 
     @cached_property
     def _most(self) -> Floats:

@@ -159,6 +159,7 @@ def test_bounds_next_to_nothing_and_beyond_everything_go_together():
         answer = certify(bounded(SpaceCosts(space=SPACES["micro"]), macs=limit, params=1e308))
         assert answer.verdict is Verdict.INFEASIBLE
         assert answer.relief.relax_alone == {"macs": smallest_costs("micro")["macs"], "params": None}
+        assert answer.relief.relax["macs"] == answer.relief.relax_alone["macs"]
     far = certify(bounded(SpaceCosts(space=SPACES["micro"]), macs=1e308, params=1e308))
     assert far.verdict is Verdict.FEASIBLE
 
