@@ -206,6 +206,15 @@ def test_every_figure_says_what_it_is():
     assert schemas["Accuracy"]["properties"]["provenance"]["const"] == "measured"
     assert {"split", "num_images", "interval_95"} <= set(schemas["Accuracy"]["required"])
     counted = dict.fromkeys(
-        ["Evaluation", "Trial", "Subnet", "SpaceAnswer", "SpaceWithDecisions", "ProbeNetwork"], "counted"
+        [
+            "Evaluation",
+            "Trial",
+            "Subnet",
+            "SpaceAnswer",
+            "SpaceWithDecisions",
+            "ProbeNetwork",
+            "UnmeasuredNetwork",
+        ],
+        "counted",
     )
     assert found == {**counted, "TrainingPoint": "measured"}
