@@ -1,36 +1,65 @@
-"""Constraints that no network of a space can keep are refused before any work."""
+"""Constraints that no network of a space can keep are refused before any work, with what would help."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from api.problems import ProblemError, field_error
+from api.schemas.evaluations import Costs
+from api.schemas.searches import Remedy, UnmeasuredNetwork
 from api.trained import TrainedSupernet
+from nas.costs import COST_NAMES
+from nas.prefilter.certificate import Certificate, Relief, Verdict, certify
 from nas.search.constraints import Bounds, field_of
-from nas.search.feasible import Feasibility, Verdict, check_feasible
 from nas.search.region import FeasibleRegion
 
 _LIMIT_S = 1.0
 """What a proof may cost the handler's thread; where it is not found by then, the worker goes on without."""
 
 
-def feasibility_of(supernet: TrainedSupernet, bounds: Bounds) -> Feasibility:
+def certificate_of(supernet: TrainedSupernet, bounds: Bounds) -> Certificate:
     """Whether a network keeps the bounds, as far as that is found in time."""
-    return check_feasible(FeasibleRegion(supernet.costs, bounds), limit_s=_LIMIT_S)
+    return certify(FeasibleRegion(supernet.costs, bounds), limit_s=_LIMIT_S)
 
 
 def refuse_infeasible(supernet: TrainedSupernet, bounds: Bounds) -> None:
     """ProblemError where it is proved that no network keeps the bounds; an open question passes."""
-    answer = feasibility_of(supernet, bounds)
-    if answer.verdict is not Verdict.INFEASIBLE:
-        return
-    floors = relax_alone(answer)
-    values = bounds.to_fields()
-    errors = [
-        field_error(f"constraints.{field}", f"no network costs less than {floor}", value=values[field])
-        for field, floor in floors.items()
-    ]
-    raise ProblemError("infeasible-constraints", 422, answer.reason, errors=errors, relax_alone=floors)
+    answer = certificate_of(supernet, bounds)
+    if answer.verdict is Verdict.INFEASIBLE:
+        members = remedy_of(supernet, answer).model_dump(mode="json")
+        errors = _field_errors(bounds, answer.relief)
+        raise ProblemError("infeasible-constraints", 422, answer.reason, errors=errors, **members)
 
 
-def relax_alone(answer: Feasibility) -> dict[str, int]:
-    """By the field of each bound that no network keeps: the least that any network costs."""
-    return {field_of(violation.cost): int(violation.floor) for violation in answer.violations}
+def remedy_of(supernet: TrainedSupernet, answer: Certificate) -> Remedy:
+    """What would help, by the fields of the request; nothing where nothing is amiss."""
+    relief = answer.relief
+    if relief is None:
+        return Remedy()
+    network = relief.nearest
+    return Remedy(
+        nearest=UnmeasuredNetwork(
+            architecture=network.to_json(),
+            architecture_key=network.key,
+            costs=Costs(**FeasibleRegion(supernet.costs).costs_of(network, COST_NAMES)),
+        ),
+        relax={field_of(name): bound for name, bound in relief.relax.items()},
+        relax_alone={field_of(name): bound for name, bound in relief.relax_alone.items()},
+    )
+
+
+def _field_errors(bounds: Bounds, relief: Relief | None) -> list[dict[str, Any]]:
+    """An entry for every bound in the way: that the nearest network exceeds, or that could give way alone."""
+    errors = []
+    for name, limit in bounds.limits:
+        alone = None if relief is None else relief.relax_alone.get(name)
+        if alone is not None:
+            message = f"no network that keeps the other bounds costs less than {alone:.15g}; raise it to that"
+        elif relief is None:
+            message = "no network keeps it with the other bounds; relax them"
+        elif relief.relax[name] > limit:
+            message = f"the nearest network costs {relief.relax[name]:.15g}; relax the bounds together"
+        else:
+            continue
+        errors.append(field_error(f"constraints.{field_of(name)}", message, value=limit))
+    return errors

@@ -15,7 +15,7 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "empty-upload": "The body of an upload is empty.",
     "idempotency-conflict": "The Idempotency-Key was used with another body.",
     "idempotency-in-flight": "The first request with this Idempotency-Key goes on; try again.",
-    "infeasible-constraints": "It is proved that no network keeps them; `relax_alone` says what would help.",
+    "infeasible-constraints": "It is proved that no network keeps them; `relax` or `relax_alone` would help.",
     "internal-error": "A defect of this service.",
     "invalid-host": "The Host header names no loopback address.",
     "invalid-json": "The body is no plain JSON.",

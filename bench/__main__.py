@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from bench import (
     alone,
     best,
+    certificate,
     cifar10,
     costs,
     deps,
@@ -28,6 +29,7 @@ from bench import (
 BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "alone": alone.main,
     "best": best.main,
+    "certificate": certificate.main,
     "costs": costs.main,
     "deps": deps.main,
     "depthwise": depthwise.main,
@@ -44,6 +46,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
 QUICK: dict[str, tuple[str, ...]] = {
     "alone": ("--epochs", "1", "--space", "micro_8", "--part", "supernet", "0"),
     "best": ("--evaluations", "2000", "--requests", "2"),
+    "certificate": ("--questions", "2", "--space", "micro_8"),
     "costs": ("--architectures", "1000"),
     "deps": ("--epochs", "2", "--seeds", "0"),
     "depthwise": ("--pairs", "1"),
@@ -59,7 +62,7 @@ QUICK: dict[str, tuple[str, ...]] = {
 }
 """What is put behind the options, and so overrides them."""
 
-SHORT = ("costs", "depthwise", "step", "evaluation", "pareto")
+SHORT = ("costs", "certificate", "depthwise", "step", "evaluation", "pareto")
 """Run when no name is given: minutes, and no data set needed."""
 
 

@@ -13,9 +13,9 @@ from nas.architecture import Architecture
 from nas.errors import InvalidRequestError
 from nas.job import Job
 from nas.ports import Evaluator
+from nas.prefilter.certificate import Verdict, certify
 from nas.search.constraints import Bounds
 from nas.search.cost_model import SpaceCosts
-from nas.search.feasible import Verdict, check_feasible
 from nas.search.loop import SearchLoop
 from nas.search.proposers import make_proposer
 from nas.search.region import FeasibleRegion
@@ -32,6 +32,8 @@ from workers.context import JobContext
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 
+_CERTIFICATE_S = 60.0
+"""The service gave up sooner; a proof found here still saves the whole search."""
 _STARTED, _RESUMED = "search_started", "resumed"
 
 
@@ -207,7 +209,7 @@ def _region(row: SearchRow, trained: TrainedSupernet) -> FeasibleRegion:
         in_channels=trained.description.in_channels,
     )
     region = FeasibleRegion(costs, Bounds.parse(row.constraints, costs))
-    answer = check_feasible(region)
+    answer = certify(region, limit_s=_CERTIFICATE_S)
     if answer.verdict is Verdict.INFEASIBLE:
         raise InvalidRequestError(answer.reason)
     return region

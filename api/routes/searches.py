@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.deletions import delete
 from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
-from api.feasibility import feasibility_of, refuse_infeasible, relax_alone
+from api.feasibility import certificate_of, refuse_infeasible, remedy_of
 from api.fronts import figures_of_rows, front, probabilities
 from api.pages import PageDep, each
 from api.problems import invalid_field
@@ -69,7 +69,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
     with services.database.begin() as session:
         asked, supernet, bounds = _read(session, body)
         known = evaluations.durations(session, supernet.protocol)
-    answer = feasibility_of(supernet, bounds)
+    answer = certificate_of(supernet, bounds)
     per_network_s = known.mean_s
     return SearchValidation(
         supernet_id=supernet.id,
@@ -78,7 +78,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
         num_trials=asked.num_trials,
         verdict=answer.verdict,
         reason=answer.reason,
-        relax_alone=relax_alone(answer),
+        **dict(remedy_of(supernet, answer)),
         search_space=describe_space_alone(supernet.costs),
         num_evaluations=known.count,
         seconds_per_network=per_network_s,

@@ -8,13 +8,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
-from api.schemas.evaluations import FrontierTrial
+from api.schemas.evaluations import Costs, CostsProvenance, FrontierTrial
 from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
-from nas.search.feasible import Verdict
+from nas.prefilter.certificate import Verdict
 from nas.search.settings import ProposerName, parse_objectives
 from nas.store.resources import WithJob
 from nas.store.tables import SearchRow
+from nas.trial import Provenance
 
 ObjectiveName = Literal["accuracy", "macs", "params", "size_bytes", "peak_activation_bytes"]
 
@@ -90,18 +91,42 @@ class Search(JobResource):
     proposer: ProposerName
 
 
-class SearchValidation(AnswerModel):
+class UnmeasuredNetwork(AnswerModel):
+    """A network of the space, measured or not."""
+
+    architecture: dict[str, Any]
+    architecture_key: str = Field(description="The same for equal architectures.")
+    costs: Costs
+    costs_provenance: CostsProvenance = Provenance.COUNTED
+
+
+class Remedy(AnswerModel):
+    """What would help where it is proved that no network keeps the constraints."""
+
+    nearest: UnmeasuredNetwork | None = Field(
+        default=None,
+        description="The network that minimises the largest ratio of cost to bound; null where the "
+        "constraints are not proved infeasible, or the proof is all that was found in time.",
+    )
+    relax: dict[str, int | float] | None = Field(
+        default=None, description="Its costs: taken together as bounds, they are kept."
+    )
+    relax_alone: dict[str, int | float | None] | None = Field(
+        default=None,
+        description="For each bound the least value that is kept beside the others as they are; null where "
+        "there is none. A bound is left out where that was not found in time.",
+    )
+
+
+class SearchValidation(Remedy):
     """What is known of a search before it is made."""
 
     supernet_id: str
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     objectives: list[str]
     num_trials: int
-    verdict: Verdict = Field(description="`undecided` where no proof was found within a second.")
+    verdict: Verdict = Field(description="`undecided` where neither was found within a second.")
     reason: str
-    relax_alone: dict[str, int] = Field(
-        description="For each bound that no network keeps: the least that any network costs."
-    )
     search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
     num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")
     seconds_per_network: float | None = Field(

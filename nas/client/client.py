@@ -259,6 +259,22 @@ class Searches(Products[Search]):
         }
         return self.create_from(body)
 
+    def validate(
+        self,
+        supernet_id: str | None = None,
+        num_trials: int = 1,
+        *,
+        extends: str | None = None,
+        constraints: Mapping[str, float | str] | None = None,
+    ) -> dict[str, Any]:
+        """The dry run of a search: `verdict`, `nearest`, `relax`, `relax_alone`, and what it would cost."""
+        asked = {"supernet_id": supernet_id, "extends": extends, "constraints": constraints}
+        return self.validate_from({**asked, "num_trials": num_trials})
+
+    def validate_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The same from a whole request body, as `create_from` takes it."""
+        return dict(self._transport.post(f"{self.path}:validate", body))
+
     def trials(self, search_id: str) -> Iterator[Point]:
         """See `Search.trials`."""
         return self._unread(search_id).trials()

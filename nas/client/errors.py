@@ -68,7 +68,22 @@ class UnknownArchitectureError(RequestRefusedError):
 
 
 class InfeasibleConstraintsError(RequestRefusedError):
-    """It is proved that no network keeps the constraints."""
+    """It is proved that no network keeps the constraints; each of these is None where it was not found."""
+
+    @property
+    def nearest(self) -> Mapping[str, Any] | None:
+        """The network that minimises the largest ratio of cost to bound: architecture and costs."""
+        return self.problem.get("nearest")
+
+    @property
+    def relax(self) -> Mapping[str, float] | None:
+        """Bounds that are kept taken together."""
+        return self.problem.get("relax")
+
+    @property
+    def relax_alone(self) -> Mapping[str, float | None] | None:
+        """By bound, the least value that is kept beside the others as they are; None: there is none."""
+        return self.problem.get("relax_alone")
 
 
 class ResourceNotFoundError(ApiError):

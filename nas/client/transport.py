@@ -60,9 +60,12 @@ class Transport:
         )
         return parsed(answer)
 
-    def post(self, path: str) -> Any:
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The answer to a POST that may be repeated."""
-        return parsed(self._send("POST", path))
+        if body is None:
+            return parsed(self._send("POST", path))
+        headers = {"Content-Type": "application/json"}
+        return parsed(self._send("POST", path, content=encoded(body), headers=headers))
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """The resource changed; changing it twice alike changes it once."""

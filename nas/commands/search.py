@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
 
-from nas.commands.options import ID, with_bounds, with_waiting
+from nas.commands.exits import Exit
+from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_waiting
 from nas.commands.points import FRONTIER_COLUMNS
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
@@ -44,50 +47,72 @@ def search() -> None:
     """Questions put to a supernet: which networks are worth having?"""
 
 
+def with_question(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Gives a command the `body` of the request for a search, from all that says what is asked."""
+
+    @click.argument("supernet_id", type=ID, metavar="[SUPERNET]", required=False)
+    @click.option("--trials", type=int, help="num_trials: distinct networks to measure.")
+    @with_bounds
+    @click.option(
+        "--objective",
+        "objectives",
+        multiple=True,
+        help="accuracy or a cost; repeat it (default: accuracy and macs).",
+    )
+    @click.option("--proposer", metavar="NAME", help="What proposes networks: nsga2, tpe or random.")
+    @click.option("--seed", type=int)
+    @click.option("--extends", type=ID, help="The finished search to go on from.")
+    @with_body
+    @wraps(command)
+    def run(
+        *args: Any,
+        body: Body,
+        supernet_id: str | None,
+        trials: int | None,
+        objectives: tuple[str, ...],
+        proposer: str | None,
+        seed: int | None,
+        extends: str | None,
+        **options: Any,
+    ) -> int | None:
+        given = {
+            "supernet_id": supernet_id,
+            "num_trials": trials,
+            "objectives": list(objectives) or None,
+            "proposer": proposer,
+            "seed": seed,
+            "extends": extends,
+        }
+        put_given(body, given)
+        put_given(body, {f"constraints.{name}": options.pop(name) for name in BOUND_NAMES})
+        return command(*args, body=body, **options)
+
+    return run
+
+
 @search.command("create")
-@click.argument("supernet_id", type=ID, metavar="[SUPERNET]", required=False)
-@click.option("--trials", type=int, help="num_trials: distinct networks to measure.")
-@with_bounds
-@click.option(
-    "--objective",
-    "objectives",
-    multiple=True,
-    help="accuracy or a cost; repeat it (default: accuracy and macs).",
-)
-@click.option("--proposer", metavar="NAME", help="What proposes networks: nsga2, tpe or random.")
-@click.option("--seed", type=int)
-@click.option("--extends", type=ID, help="The finished search to go on from.")
-@with_body
+@with_question
 @with_waiting
 @with_session
-def create_search(
-    session: Session,
-    *,
-    body: Body,
-    supernet_id: str | None,
-    trials: int | None,
-    objectives: tuple[str, ...],
-    proposer: str | None,
-    seed: int | None,
-    extends: str | None,
-    wait: bool,
-    timeout: float | None,
-    **bounds: Any,
-) -> None:
+def create_search(session: Session, *, body: Body, wait: bool, timeout: float | None) -> None:
     """Search SUPERNET; every network measured is kept, for this search and for `nas best`."""
-    given = {
-        "supernet_id": supernet_id,
-        "num_trials": trials,
-        "objectives": list(objectives) or None,
-        "proposer": proposer,
-        "seed": seed,
-        "extends": extends,
-    }
-    put_given(body, given)
-    put_given(body, {f"constraints.{name}": bound for name, bound in bounds.items()})
     with session.client() as client:
         created = client.searches.create_from(body)
         show_created(session, SEARCH, created, wait=wait, timeout=timeout)
+
+
+@search.command("validate")
+@with_question
+@with_session
+def validate_search(session: Session, *, body: Body) -> int:
+    """Say whether any network keeps the bounds, and what the search would cost; nothing is made.
+
+    Exits with 3 where none does: `nearest` comes closest, `relax` would do together, `relax_alone` alone.
+    """
+    with session.client() as client:
+        answer = client.searches.validate_from(body)
+    session.show(answer, hidden=("search_space",))
+    return Exit.INFEASIBLE if answer["verdict"] == "infeasible" else Exit.OK
 
 
 @search.command("pareto")

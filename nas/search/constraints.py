@@ -16,6 +16,9 @@ from nas.errors import InvalidRequestError, UnknownNameError
 from nas.search.cost_model import CostModel
 
 _PREFIX = "max_"
+NEXT_TO_NOTHING = 1e-100
+"""Limits up to here have no ratio, which might be infinite."""
+
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", re.ASCII)
 
 
@@ -39,6 +42,10 @@ class Bounds:
     def names(self) -> tuple[str, ...]:
         """The costs that are limited."""
         return tuple(name for name, _ in self.limits)
+
+    def without(self, name: str) -> Bounds:
+        """The limits on the other costs."""
+        return Bounds(tuple((other, limit) for other, limit in self.limits if other != name))
 
     def to_fields(self) -> dict[str, float]:
         """The same limits as a request would give them, percentages resolved."""
@@ -66,8 +73,8 @@ def field_of(name: str) -> str:
 
 def _ratio(cost: NDArray[Any], limit: float) -> NDArray[np.float64]:
     numbers = np.asarray(cost, dtype=np.float64)
-    # A limit of 0 has no ratio: what counts is that costs above it come out above 1, and the more the worse.
-    ratio = numbers / limit if limit > 0 else 1.0 + numbers
+    # Without a ratio, what counts is that costs above the limit come out above 1, and the more the worse.
+    ratio = numbers / limit if limit > NEXT_TO_NOTHING else 1.0 + numbers
     # Division may round a cost just above its limit to 1.
     return np.where(numbers <= limit, np.minimum(ratio, 1.0), np.maximum(ratio, np.nextafter(1.0, 2.0)))
 

@@ -1,22 +1,52 @@
-"""What a search asks of costs: a whole batch of encoded networks at once, and a floor under all of them."""
+"""What a search asks of costs: a whole batch of encoded networks at once, and the parts they add up from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.costs import COST_NAMES, batch_costs
-from nas.costs.batch import PEAK, additive_tables, peak_tables
+from nas.costs.batch import PEAK, CostTable, additive_tables, peak_tables
+from nas.errors import UnknownNameError
 from nas.space import SearchSpace
 
 Codes = NDArray[np.int64]
 """Encoded networks, shape (n, number of decisions)."""
 Costs = dict[str, NDArray[Any]]
 """By name one number a network, shape (n,)."""
+
+
+class PartKind(StrEnum):
+    """How the parts of a cost make the whole."""
+
+    SUM = "sum"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of every network costs, by the decisions it depends on."""
+
+    columns: tuple[int, ...]
+    """Those decisions, as columns of the codes, each once."""
+    costs: NDArray[Any]
+    """One axis a column, in their order; whole or fractional numbers of at least 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostParts:
+    """A cost as the sum or the maximum of its parts; every network's cost is exactly that.
+
+    Of whole numbers, that is: where parts are fractions, `batch` may differ by the rounding of their sum.
+    """
+
+    kind: PartKind
+    parts: tuple[Part, ...]
 
 
 class CostModel(Protocol):
@@ -33,8 +63,8 @@ class CostModel(Protocol):
     def batch(self, codes: Codes, names: Sequence[str]) -> Costs:
         """The named costs of encoded networks."""
 
-    def floors(self, names: Sequence[str]) -> dict[str, float]:
-        """For each named cost a number that no network of the space goes below."""
+    def parts(self, name: str) -> CostParts | None:
+        """What the named cost adds up from; None for one that has no parts, such as a fitted model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +88,15 @@ class SpaceCosts:
         )
         return {**costs}
 
-    def floors(self, names: Sequence[str]) -> dict[str, float]:
-        """Every part of a network at its cheapest, whatever the others need.
-
-        Never above the true minimum, and equal to it where the cheapest options of all parts agree.
-        """
-        return {name: float(self._floor(name)) for name in names}
-
-    def _floor(self, name: str) -> int:
+    def parts(self, name: str) -> CostParts:
+        """The cost terms' tables: sums of them, for the peak their maximum. UnknownNameError for others."""
+        if name not in self.names:
+            raise UnknownNameError(f"cost '{name}' is unknown; allowed: {', '.join(self.names)}")
         classes = self.space.default_classes if self.num_classes is None else self.num_classes
         channels = self.space.default_channels if self.in_channels is None else self.in_channels
-        if name == PEAK:
-            return max(int(t.costs[name].min()) for t in peak_tables(self.space, classes, channels))
-        return sum(int(t.costs[name].min()) for t in additive_tables(self.space, classes, channels))
+        kind, tables_of = (PartKind.MAX, peak_tables) if name == PEAK else (PartKind.SUM, additive_tables)
+        return CostParts(kind, tuple(self._part(t, name) for t in tables_of(self.space, classes, channels)))
+
+    def _part(self, table: CostTable, name: str) -> Part:
+        sizes = [len(self.space.decisions[column].options) for column in table.columns]
+        return Part(table.columns, table.costs[name].reshape(sizes))

@@ -102,7 +102,7 @@ def _ends(region: FeasibleRegion, pool: list[Architecture]) -> Iterator[Architec
     log_macs = _log_macs(region, codes)
     for sign in (1.0, -1.0):
         score = partial(_log_macs_inside, region, sign)
-        end = _descend(space, codes[(sign * log_macs).argmin()], score)
+        end = descend(space, codes[(sign * log_macs).argmin()], score)
         yield from region.members(end[None, :])
 
 
@@ -125,7 +125,7 @@ def _by_rejection(region: FeasibleRegion, rng: np.random.Generator) -> Iterator[
 
 def _by_walk(region: FeasibleRegion, rng: np.random.Generator) -> Iterator[Architecture]:
     space = region.space
-    position = _descend(space, space.encode([space.smallest()])[0], region.worst_ratio, enough=1.0)
+    position = descend(space, space.encode([space.smallest()])[0], region.worst_ratio, enough=1.0)
     if not region.holds(position[None, :])[0]:
         return
     yield from region.members(position[None, :])
@@ -168,7 +168,7 @@ def _mutants(space: SearchSpace, code: NDArray[np.int64], rng: np.random.Generat
     return np.where(redrawn, _draw(space, rng, np.zeros((_BATCH_ROWS, 1))), code)
 
 
-def _descend(
+def descend(
     space: SearchSpace, code: NDArray[np.int64], score: Score, *, enough: float = -np.inf
 ) -> NDArray[np.int64]:
     """Change the one decision that lowers the score most, until none does or the score is low enough."""

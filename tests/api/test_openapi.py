@@ -215,6 +215,7 @@ def test_every_figure_says_what_it_is():
             "SpaceAnswer",
             "SpaceWithDecisions",
             "ProbeNetwork",
+            "UnmeasuredNetwork",
         ],
         "counted",
     )

@@ -182,7 +182,7 @@ def test_a_create_whose_answer_is_lost_makes_one_resource(client, monkeypatch):
 def test_a_certificate_that_takes_long_keeps_nobody_else_waiting(http, supernet, monkeypatch):
     slow = SlowCosts(SPACES["ofa_mobilenetv3"])
     monkeypatch.setattr(SpaceCosts, "batch", lambda _, codes, names: slow.batch(codes, names))
-    monkeypatch.setattr(SpaceCosts, "floors", lambda _, names: slow.floors(names))
+    monkeypatch.setattr(SpaceCosts, "parts", lambda _, name: slow.parts(name))
     body = {"supernet_id": supernet.id, "num_trials": 3, "constraints": {"max_macs": 1.5}}
     num_answered = 0
     with ThreadPoolExecutor(3) as pool:

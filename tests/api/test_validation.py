@@ -33,11 +33,36 @@ def test_what_no_network_keeps_is_answered_and_the_creation_refused(http, supern
     response = http.post(VALIDATE, json=body)
     assert response.status_code == 200
     answer = response.json()
-    floor = costs_of(SPACE.smallest())["macs"]
-    assert (answer["verdict"], answer["relax_alone"]) == ("infeasible", {"max_macs": floor})
-    assert str(floor) in answer["reason"]
+    least = costs_of(SPACE.smallest())
+    assert answer["verdict"] == "infeasible"
+    assert SPACE.parse(answer["nearest"]["architecture"]) == SPACE.smallest()
+    assert answer["nearest"]["costs"] == least
+    assert answer["relax"] == {"max_macs": least["macs"], "max_params": least["params"]}
+    # However many parameters are allowed, no network does with one multiplication.
+    assert answer["relax_alone"] == {"max_macs": least["macs"], "max_params": None}
+    assert str(least["macs"]) in answer["reason"]
     assert (answer["seconds_per_network"], answer["estimated_seconds"]) == (None, None)
-    problem_of(http.post("/v1/searches", json=body), 422, "infeasible-constraints")
+    problem = problem_of(http.post("/v1/searches", json=body), 422, "infeasible-constraints")
+    for told in ("nearest", "relax", "relax_alone"):
+        assert problem[told] == answer[told]
+    assert [error["field"] for error in problem["errors"]] == ["constraints.max_macs"]
+    for relaxed in (answer["relax"], {**body["constraints"], "max_macs": answer["relax_alone"]["max_macs"]}):
+        assert http.post("/v1/searches", json={**body, "constraints": relaxed}).status_code == 201
+
+
+def test_bounds_that_are_each_out_of_reach_are_told_with_no_value_that_would_do_alone(http, supernet):
+    body = {"supernet_id": supernet.id, "num_trials": 1, "constraints": {"max_macs": 1, "max_params": 1}}
+    problem = problem_of(http.post("/v1/searches", json=body), 422, "infeasible-constraints")
+    assert problem["relax_alone"] == {"max_macs": None, "max_params": None}
+    assert [error["field"] for error in problem["errors"]] == [
+        "constraints.max_macs",
+        "constraints.max_params",
+    ]
+
+
+def test_nothing_is_to_be_relaxed_where_a_network_keeps_the_bounds(http, supernet):
+    answer = http.post(VALIDATE, json={"supernet_id": supernet.id, "num_trials": 1}).json()
+    assert [answer[told] for told in ("nearest", "relax", "relax_alone")] == [None, None, None]
 
 
 def test_an_extension_is_validated_with_what_it_takes_over(http, search):

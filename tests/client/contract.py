@@ -142,7 +142,12 @@ async def what_no_network_keeps_is_told_as_infeasible(client, worker, folder):
     supernet = await trained(client, worker)
     with pytest.raises(InfeasibleConstraintsError) as refused:
         await client.searches.create(supernet.id, 5, constraints={"max_macs": 10})
-    assert refused.value.problem["relax_alone"]["max_macs"] > 10
+    assert refused.value.relax_alone["max_macs"] > 10
+    assert refused.value.relax == {"max_macs": refused.value.nearest["costs"]["macs"]}
+    answer = await client.searches.validate(supernet.id, constraints={"max_macs": 10})
+    assert (answer["verdict"], answer["relax"]) == ("infeasible", refused.value.relax)
+    answer = await client.searches.validate(supernet.id, constraints=refused.value.relax)
+    assert answer["verdict"] == "feasible"
 
 
 async def a_frontier_is_also_a_data_frame(client, worker, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -154,12 +155,30 @@ def test_infeasible_bounds_end_with_3_and_name_bounds_that_would_do(nas, search)
     refused = nas("search", "create", supernet, "--trials", 5, "--max-macs", 10)
     assert refused.status == 3, refused.err
     assert "a bound that would do alone: --max-macs " in refused.err
+    together = refused.err.split("bounds that would do together: ")[1].splitlines()[0].split()
     bound = refused.err.split("--max-macs ")[-1].split()[0]
+    assert together == ["--max-macs", bound]
     assert nas("search", "create", supernet, "--trials", 5, "--max-macs", bound).status == 0
     nothing = nas("best", supernet, "--max-macs", 10)
     assert (nothing.status, nothing.out) == (3, "")
     relaxed = nothing.err.split("bounds that would do together: ")[1].split()
     assert nas("best", supernet, *relaxed).status == 0
+
+
+def test_the_dry_run_tells_the_same_and_makes_nothing(nas, search):
+    question = ("search", "validate", search["supernet_id"], "--trials", 5, "--max-macs")
+    before = nas("search", "list", "-o", "json").out
+    answer = nas(*question, 10, "-o", "json")
+    assert answer.status == 3
+    told = json.loads(answer.out)
+    assert told["verdict"] == "infeasible"
+    bound = told["relax_alone"]["max_macs"]
+    assert told["relax"]["max_macs"] == told["nearest"]["costs"]["macs"] == bound
+    assert nas(*question, bound - 1).status == 3
+    allowed = nas(*question, bound)
+    assert allowed.status == 0
+    assert "feasible" in allowed.out
+    assert nas("search", "list", "-o", "json").out == before
 
 
 def test_what_is_not_ready_fails_with_its_state(nas, untrained):

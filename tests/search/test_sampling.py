@@ -1,20 +1,13 @@
-"""Feasible sampling, stratified seeds and the feasibility answer."""
+"""Feasible sampling and stratified seeds."""
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 import pytest
 
-from nas.costs import COST_NAMES, batch_costs, costs
-from nas.search.constraints import Bounds
-from nas.search.cost_model import SpaceCosts
-from nas.search.feasible import Verdict, check_feasible
-from nas.search.region import FeasibleRegion
+from nas.costs import batch_costs, costs
 from nas.search.sampling import sample_feasible, stratified_seeds
 from search_spaces import SPACES
-from tests.search.slow_costs import SlowCosts
 from tests.search.synthetic import all_networks, region_of
 
 QUICK_SPACES = ("micro", "micro_8", "nas_bench_macro")
@@ -101,48 +94,3 @@ def test_as_many_seeds_as_there_are_networks_at_most():
     impossible = region_of("micro_8", max_macs=1)
     assert stratified_seeds(impossible, 5, np.random.default_rng(0)) == []
     assert sample_feasible(impossible, 5, np.random.default_rng(0)) == []
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_the_floor_of_every_cost_is_the_cost_of_some_network_and_below_every_other(name):
-    space = SPACES[name]
-    floors = SpaceCosts(space=space, num_classes=7, in_channels=1).floors(COST_NAMES)
-    sizes = [len(d.options) for d in space.decisions]
-    codes = np.random.default_rng(0).integers(0, sizes, (20_000, len(sizes)))
-    figures = batch_costs(space, codes, num_classes=7, in_channels=1)
-    smallest = costs(space, space.smallest(), num_classes=7, in_channels=1)
-    for cost in COST_NAMES:
-        assert figures[cost].min() >= floors[cost]
-        assert smallest[cost] == floors[cost]
-
-
-@pytest.mark.parametrize("space", QUICK_SPACES)
-def test_a_bound_below_the_floor_is_infeasible_and_one_on_it_is_not(space):
-    for cost in ("macs", "params", "size_bytes", "peak_activation_bytes"):
-        floor = minimum(space, cost)
-        refused = check_feasible(region_of(space, **{f"max_{cost}": floor - 1}))
-        assert refused.verdict is Verdict.INFEASIBLE
-        assert [(v.cost, v.bound, v.floor) for v in refused.violations] == [(cost, floor - 1, floor)]
-        assert f"max_{cost}" in refused.reason
-        assert str(floor) in refused.reason
-        region = region_of(space, **{f"max_{cost}": floor})
-        allowed = check_feasible(region)
-        assert allowed.verdict is Verdict.FEASIBLE
-        assert allowed.architecture is not None
-        assert region.contains(allowed.architecture)
-
-
-def test_only_the_bounds_that_fail_alone_are_named():
-    region = region_of("micro_8", max_macs=10, max_params=1e9, max_size_bytes=1)
-    assert [v.cost for v in check_feasible(region).violations] == ["macs", "size_bytes"]
-
-
-def test_a_proof_that_takes_too_long_is_left_undecided():
-    region = FeasibleRegion(SlowCosts(SPACES["ofa_mobilenetv3"]), Bounds((("macs", 1.5),)))
-    started = time.monotonic()
-    answer = check_feasible(region, limit_s=0.2)
-    assert time.monotonic() - started < 1
-    assert (answer.verdict, answer.architecture) == (Verdict.UNDECIDED, None)
-    # Left alone it takes longer, so it was the limit that ended it.
-    assert check_feasible(region).verdict is Verdict.UNDECIDED
-    assert time.monotonic() - started > 1.5

@@ -258,6 +258,22 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
         }
         return await self.create_from(body)
 
+    async def validate(
+        self,
+        supernet_id: str | None = None,
+        num_trials: int = 1,
+        *,
+        extends: str | None = None,
+        constraints: Mapping[str, float | str] | None = None,
+    ) -> dict[str, Any]:
+        """The dry run of a search: `verdict`, `nearest`, `relax`, `relax_alone`, and what it would cost."""
+        asked = {"supernet_id": supernet_id, "extends": extends, "constraints": constraints}
+        return await self.validate_from({**asked, "num_trials": num_trials})
+
+    async def validate_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The same from a whole request body, as `create_from` takes it."""
+        return dict(await self._transport.post(f"{self.path}:validate", body))
+
     def trials(self, search_id: str) -> AsyncIterator[AsyncPoint]:
         """See `Search.trials`."""
         return self._unread(search_id).trials()

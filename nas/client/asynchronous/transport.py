@@ -59,9 +59,12 @@ class AsyncTransport:
         )
         return parsed(answer)
 
-    async def post(self, path: str) -> Any:
+    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The answer to a POST that may be repeated."""
-        return parsed(await self._send("POST", path))
+        if body is None:
+            return parsed(await self._send("POST", path))
+        headers = {"Content-Type": "application/json"}
+        return parsed(await self._send("POST", path, content=encoded(body), headers=headers))
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """The resource changed; changing it twice alike changes it once."""
