@@ -4,7 +4,8 @@ One file that needs Python 3.9 or later, NumPy and ONNX Runtime, and nothing of 
 file. That holds the fused blocks of a search space and some of its whole networks as ONNX models.
 
 Models take turns, each in several visits at random moments, and a sentinel model runs before and after each
-visit: where it is off by more than 5 %, the machine was busy or changed its clock, and the visit is repeated.
+visit. Where that is off by more than 5 % from what it took lately, something came between, and the visit is
+repeated. Where it has become slower for good, as when the clock is lowered, times are scaled back by as much.
 A second pass over the whole networks and some blocks tells how well figures repeat. Where fewer than 80 % of
 them come within 10 % of the first, nothing is written: such figures would be noise.
 """
@@ -21,6 +22,7 @@ import statistics
 import sys
 import time
 import zipfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,8 @@ MIN_RUNS = 3
 VISIT_S = 0.3
 """After this long a visit ends, if it has had the fewest runs."""
 SENTINEL_RUNS = 5
+REMEMBERED = 60
+"""Last glances at the sentinel that say what is usual."""
 TOGETHER = 48
 """Models held at once; they take turns with each other."""
 BLOCKS_REPEATED = 100
@@ -130,11 +134,21 @@ class Sentinel:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         runner.visit()
-        self._seen = [self._glance() for _ in range(20)]
+        self._seen = deque((self._glance() for _ in range(REMEMBERED)), REMEMBERED)
+        self.first_ms = self.usual_ms()
+        """What it took when the probe began: all times are as if it always did."""
+        self.slowest = 1.0
+        """Largest slowdown at a visit that counts."""
 
     def usual_ms(self) -> float:
-        """The lower quartile of all glances so far: what disturbs them only ever makes them longer."""
+        """The lower quartile of the last glances: what disturbs them only ever makes them longer."""
         return sorted(self._seen)[len(self._seen) // 4]
+
+    def slowdown(self) -> float:
+        """How much longer everything takes now than when the probe began."""
+        slowdown = self.usual_ms() / self.first_ms
+        self.slowest = max(self.slowest, slowdown)
+        return slowdown
 
     def is_calm(self) -> bool:
         """Whether it takes as long as usual right now."""
@@ -188,7 +202,8 @@ def measure(work: Work, items: list[Item], sentinel: Sentinel, shuffle: random.R
                 was_calm = sentinel.wait_for_calm()
                 runs = runners[item.id].visit()
                 if was_calm and sentinel.is_calm():
-                    item.visits.append(runs)
+                    slowdown = sentinel.slowdown()
+                    item.visits.append([run / slowdown for run in runs])
                 else:
                     item.num_disturbed += 1
         for item in group:
@@ -234,7 +249,8 @@ def probe(path: Path, *, device: str, threads: int, seed: int = 0) -> list[dict[
         },
         "machine": platform.machine(),
         "work_sha256": work.sha256,
-        "sentinel_ms": sentinel.usual_ms(),
+        "sentinel_ms": sentinel.first_ms,
+        "slowest": sentinel.slowest,
         "repeatability": repeatability(items, again),
         **{name: work.content[name] for name in ("space", "num_classes", "in_channels")},
     }
