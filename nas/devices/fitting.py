@@ -74,7 +74,7 @@ class MeasuredNetworks:
     """Medians of the whole batch, shape (n,)."""
 
     def __post_init__(self) -> None:
-        """Refuse times that are none, and lists that do not belong together."""
+        """Refuse times that are none, lists that do not belong together, networks told twice."""
         shape = (len(self.latency_ms), len(self.networks.space.decisions))
         if self.codes.shape != shape:
             raise InvalidRequestError(
@@ -87,6 +87,12 @@ class MeasuredNetworks:
             raise InvalidRequestError(
                 f"latency_ms {self.latency_ms[first]} of network {first} is not a finite number above 0; "
                 "leave the network out"
+            )
+        # One network on both sides of a split would judge by what it taught.
+        chosen = chosen_options(self.networks.space, self.codes)
+        if len(np.unique(chosen, axis=0)) < len(chosen):
+            raise InvalidRequestError(
+                f"{len(chosen)} measurements hold a network more than once; give each network one time"
             )
 
     def __len__(self) -> int:

@@ -175,6 +175,8 @@ def test_what_cannot_be_fitted_or_predicted_is_refused():
             replace(networks, latency_ms=np.where(np.arange(60) == 3, times, networks.latency_ms))
     with pytest.raises(InvalidRequestError, match="do not fit"):
         replace(networks, codes=networks.codes[1:])
+    with pytest.raises(InvalidRequestError, match="more than once"):
+        networks.rows(np.array([0, 1, 2, 1]))
     with pytest.raises(InvalidRequestError, match="too few"):
         fit_latency(networks.rows(np.arange(19)))
     with pytest.raises(InvalidRequestError, match="measure both alike"):
