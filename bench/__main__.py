@@ -20,6 +20,7 @@ from bench import (
     latency,
     pareto,
     plot,
+    probe,
     ranking,
     ranks,
     spinning,
@@ -41,6 +42,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
+    "probe": probe.main,
     "ranking": ranking.main,
 }
 QUICK: dict[str, tuple[str, ...]] = {
@@ -58,6 +60,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),
+    "probe": ("--space", "micro_8", "--networks", "30", "--fit", "20", "--blocks", "20"),
     "ranking": ("--images", "600", "--budget", "1e10", "--per-bin", "2", "--resamples", "50"),
 }
 """What is put behind the options, and so overrides them."""

@@ -19,6 +19,8 @@ from nas.errors import InvalidRequestError
 from nas.fields import InvalidFieldError
 from nas.search.constraints import Bounds
 from nas.search.cost_model import SpaceCosts
+from nas.search.feasible import Verdict, check_feasible
+from nas.search.region import FeasibleRegion
 from search_spaces import SPACES
 
 SPACE = SPACES["micro_8"]
@@ -172,6 +174,13 @@ def test_searches_bound_latency_by_the_devices_cost_model():
     bounds = Bounds.parse({"max_latency_ms": "50%"}, costs)
     largest = costs.batch(SPACE.encode([SPACE.largest()]), ["latency_ms"])["latency_ms"][0]
     assert dict(bounds.limits)["latency_ms"] == pytest.approx(0.5 * largest)
+    found = check_feasible(FeasibleRegion(costs, bounds))
+    assert found.verdict is Verdict.FEASIBLE
+    layers = SPACE.lower(found.architecture)
+    assert TABLE.total_ms(_blocks(layers)) <= 0.5 * largest
+    floor = costs.floors(["latency_ms"])["latency_ms"]
+    too_low = Bounds.parse({"max_latency_ms": 0.99 * floor}, costs)
+    assert check_feasible(FeasibleRegion(costs, too_low)).verdict is Verdict.INFEASIBLE
 
 
 def test_devices_are_checked_and_read_back():
