@@ -109,7 +109,10 @@ class LatencyModel:
         """
         tables = self.part_tables(networks)
         least = sum(float(t.costs[LATENCY].min()) for t in tables) if tables else self.base_ms
-        return least if self.residual is None else least * float(np.exp(self.residual.lowest()))
+        if self.residual is None:
+            return least
+        num_options = [len(decision.options) for decision in networks.space.decisions]
+        return least * float(np.exp(self.residual.lowest(num_options)))
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON; `from_json` reads it back to the same predictions, bit for bit."""

@@ -40,8 +40,8 @@ VISITS = 5
 MAX_VISITS = 40
 """Of a model whose visits were disturbed."""
 GLANCES = 40
-"""At the sentinel while waiting for a calm moment; then the visit is tried all the same."""
-PAUSE_S = 0.02
+"""At the sentinel while waiting for a calm moment; without one the visit is put off."""
+PAUSE_S = 0.001
 """Between them."""
 WARM_UP_RUNS = 10
 """At a model's first visit; half of them at others."""
@@ -199,9 +199,8 @@ def measure(work: Work, items: list[Item], sentinel: Sentinel, shuffle: random.R
             waiting = [item for item in group if len(item.visits) < VISITS]
             shuffle.shuffle(waiting)
             for item in waiting:
-                was_calm = sentinel.wait_for_calm()
-                runs = runners[item.id].visit()
-                if was_calm and sentinel.is_calm():
+                runs = runners[item.id].visit() if sentinel.wait_for_calm() else []
+                if runs and sentinel.is_calm():
                     slowdown = sentinel.slowdown()
                     item.visits.append([run / slowdown for run in runs])
                 else:

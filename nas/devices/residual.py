@@ -6,7 +6,7 @@ choices, and boosted trees (grown by `nas.devices.boosting`; to use them takes N
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,8 +38,8 @@ class Residual(Protocol):
     def log_factor(self, inputs: ResidualInputs) -> Floats:
         """Shape (n,)."""
 
-    def lowest(self) -> float:
-        """No network's is below it."""
+    def lowest(self, num_options: Sequence[int]) -> float:
+        """No network's is below it; `num_options` are those of each decision, in order."""
 
     def to_json(self) -> dict[str, Any]:
         """With the form under `kind`; `residual_from_json` reads it back."""
@@ -84,9 +84,18 @@ class Interactions:
         pairs = ((inputs.choices @ self.weights) * inputs.choices).sum(axis=1)
         return np.asarray(self.offset + pairs)
 
-    def lowest(self) -> float:
-        """Every pair at its lowest, which no network needs to reach."""
-        return float(self.offset + np.minimum(self.weights, 0.0).sum())
+    def lowest(self, num_options: Sequence[int]) -> float:
+        """Every pair of decisions at its lowest pair of options, or at 0, for a decision may not count.
+
+        No network needs to reach it: pairs may want different options of one decision.
+        """
+        starts = np.cumsum([0, *num_options[:-1]])
+        # Two options of one decision are never chosen together.
+        owner = np.repeat(np.arange(len(num_options)), num_options)
+        is_possible = (owner[:, None] != owner) | np.eye(len(owner), dtype=bool)
+        lowest = np.minimum(np.where(is_possible, self.weights, 0.0), 0.0)
+        of_pairs = np.minimum.reduceat(np.minimum.reduceat(lowest, starts, axis=0), starts, axis=1)
+        return float(self.offset + of_pairs.sum())
 
     def to_json(self) -> dict[str, Any]:
         """The numbers."""
@@ -124,8 +133,9 @@ class TreeEnsemble:
             total += self.value[node]
         return total
 
-    def lowest(self) -> float:
+    def lowest(self, num_options: Sequence[int]) -> float:
         """Every tree at its lowest leaf."""
+        del num_options
         is_leaf = self.feature < 0
         ends = [*self.roots[1:].tolist(), len(self.value)]
         leaves = [self.value[a:b][is_leaf[a:b]] for a, b in zip(self.roots.tolist(), ends, strict=True)]

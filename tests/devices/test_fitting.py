@@ -18,7 +18,7 @@ from nas.devices.fitting import MeasuredNetworks, fit_and_judge, fit_latency, ju
 from nas.devices.latency_costs import DeviceCosts
 from nas.devices.model import LatencyModel
 from nas.devices.parts import NetworkBlocks
-from nas.devices.residual import ResidualInputs, chosen_options
+from nas.devices.residual import Interactions, ResidualInputs, chosen_options
 from nas.devices.table import LatencyTable
 from nas.errors import InvalidRequestError, UnknownNameError
 from nas.search.cost_model import SpaceCosts
@@ -152,7 +152,20 @@ def test_grown_trees_say_what_scikit_learn_says():
     ).fit(columns, target)  # fmt: skip
     trees = grow_trees(inputs, target, seed=6)
     assert trees.log_factor(inputs) == pytest.approx(booster.predict(columns), abs=1e-9)
-    assert trees.lowest() <= trees.log_factor(inputs).min()
+    assert trees.lowest([7]) <= trees.log_factor(inputs).min()
+
+
+def test_the_lowest_factor_of_interactions_lies_below_every_choice_and_meets_it_where_pairs_agree():
+    num_options = [3, 2, 4]
+    every = np.array([[*np.eye(3)[a], *np.eye(2)[b], *np.eye(4)[c]] for a, b, c in np.ndindex(3, 2, 4)])
+    inputs = ResidualInputs(np.zeros((len(every), 0)), every)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        weights = rng.standard_normal((9, 9))
+        random = Interactions(0.3, weights + weights.T)
+        assert random.lowest(num_options) <= random.log_factor(inputs).min() + 1e-12
+    diagonal = Interactions(0.3, -np.diag(rng.random(9)))
+    assert diagonal.lowest(num_options) == pytest.approx(diagonal.log_factor(inputs).min())
 
 
 def test_chosen_options_are_one_for_each_active_decision():
