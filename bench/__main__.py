@@ -18,8 +18,10 @@ from bench import (
     depthwise,
     evaluation,
     images,
+    latency,
     pareto,
     plot,
+    probe,
     ranking,
     ranks,
     spinning,
@@ -36,11 +38,13 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "step": step.main,
     "evaluation": evaluation.main,
     "images": images.main,
+    "latency": latency.main,
     "pareto": pareto.main,
     "ranks": ranks.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
+    "probe": probe.main,
     "ranking": ranking.main,
 }
 QUICK: dict[str, tuple[str, ...]] = {
@@ -53,11 +57,13 @@ QUICK: dict[str, tuple[str, ...]] = {
     "step": ("--pairs", "1"),
     "evaluation": ("--pairs", "1", "--space", "micro"),
     "images": ("--images", "300", "--pairs", "1"),
+    "latency": ("--splits", "1", "--fit", "60", "--test", "100", "--runtimes", "onnx"),
     "pareto": ("--points", "1000"),
     "ranks": ("--epochs", "1"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),
+    "probe": ("--space", "micro_8", "--networks", "30", "--fit", "20", "--blocks", "20"),
     "ranking": ("--images", "600", "--budget", "1e10", "--per-bin", "2", "--resamples", "50"),
 }
 """What is put behind the options, and so overrides them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import product
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class CostTable:
     columns: tuple[int, ...]
     """Columns of the codes that index the table."""
     strides: tuple[int, ...]
-    costs: dict[str, NDArray[np.int64]]
-    """By name, one number for each combination."""
+    costs: dict[str, NDArray[Any]]
+    """By name, one number for each combination; whole but for times."""
 
     def index(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where each architecture's combination stands; `columns` has shape (num_decisions, n)."""

@@ -11,12 +11,12 @@ from math import inf
 import numpy as np
 
 from nas.architecture import Architecture
-from nas.prefilter.answers import BoundedNetworks, Code, UndecidedError
+from nas.prefilter.answers import ROUNDING, BoundedNetworks, Code, UndecidedError
 from nas.prefilter.costs_until import CostsUntil
 from nas.prefilter.elimination import PartedNetworks
 from nas.prefilter.listing import ListedNetworks
 from nas.search.constraints import Bounds, field_of
-from nas.search.cost_model import CostParts
+from nas.search.cost_model import CostParts, Floor
 from nas.search.region import FeasibleRegion
 from nas.search.sampling import is_enumerable, sample_feasible
 
@@ -68,10 +68,11 @@ def certify(region: FeasibleRegion, *, limit_s: float = inf) -> Certificate:
     if is_enumerable(region.space):
         return _decided(region, ListedNetworks.of(region))
     parts = {name: region.costs.parts(name) for name in region.bounds.names}
-    known = {name: cost for name, cost in parts.items() if cost is not None}
+    known = {name: cost for name, cost in parts.items() if isinstance(cost, CostParts)}
     deadline_s = time.monotonic() + limit_s
     if len(known) < len(parts):
-        return _decided_in_part(region, known, deadline_s)
+        floors = {name: cost.least for name, cost in parts.items() if isinstance(cost, Floor)}
+        return _decided_in_part(region, known, floors, deadline_s)
     return _decided(region, PartedNetworks.of(region, known, deadline_s=deadline_s))
 
 
@@ -153,10 +154,12 @@ def _reason(bounds: Bounds, relief: Relief | None) -> str:
 
 
 def _decided_in_part(
-    region: FeasibleRegion, known: Mapping[str, CostParts], deadline_s: float
+    region: FeasibleRegion, known: Mapping[str, CostParts], floors: Mapping[str, float], deadline_s: float
 ) -> Certificate:
-    """Infeasible where the bounds on costs with parts are, feasible where chance finds a network."""
-    unknown = [field_of(name) for name in region.bounds.names if name not in known]
+    """Infeasible where a floor or the bounds on costs with parts prove it, feasible where chance finds one."""
+    limits = dict(region.bounds.limits)
+    if any(floor * (1 - ROUNDING) > limits[name] for name, floor in floors.items()):
+        return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, None))
     tried = [region.space.largest(), region.space.smallest()]
     if known:
         bounds = Bounds(tuple(limit for limit in region.bounds.limits if limit[0] in known))
@@ -169,7 +172,8 @@ def _decided_in_part(
     witness = _sampled(region, tried, deadline_s)
     if witness is not None:
         return _feasible(witness)
-    return _undecided(f"{', '.join(unknown)} is on a cost that is no sum or maximum over parts")
+    unknown = ", ".join(field_of(name) for name in floors)
+    return _undecided(f"{unknown} is on a cost that is no sum or maximum over parts")
 
 
 def _sampled(region: FeasibleRegion, tried: Sequence[Architecture], deadline_s: float) -> Architecture | None:

@@ -214,7 +214,7 @@ class PartedNetworks:
     def _meet_within_others(self, name: str) -> tuple[Code, float] | None:
         """A network that keeps the other bounds, if any, whatever its cost of this name."""
         found = {other: self.region.costs.parts(other) for other in self.names if other != name}
-        parts = {other: cost for other, cost in found.items() if cost is not None}
+        parts = {other: cost for other, cost in found.items() if isinstance(cost, CostParts)}
         region = replace(self.region, bounds=self.region.bounds.without(name))
         others = PartedNetworks.of(region, parts, deadline_s=self.deadline_s)
         if others._nearest_by_descent(1.0)[1] > 1:

@@ -49,6 +49,14 @@ class CostParts:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What is known of a cost that has no parts, such as that of a fitted model."""
+
+    least: float = 0.0
+    """No network costs less."""
+
+
 class CostModel(Protocol):
     """Exact or fitted costs of the networks of one space: what bounds and objectives are made of."""
 
@@ -63,8 +71,8 @@ class CostModel(Protocol):
     def batch(self, codes: Codes, names: Sequence[str]) -> Costs:
         """The named costs of encoded networks."""
 
-    def parts(self, name: str) -> CostParts | None:
-        """What the named cost adds up from; None for one that has no parts, such as a fitted model's."""
+    def parts(self, name: str) -> CostParts | Floor:
+        """What the named cost adds up from, or a floor under it where it has no parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +103,11 @@ class SpaceCosts:
         classes = self.space.default_classes if self.num_classes is None else self.num_classes
         channels = self.space.default_channels if self.in_channels is None else self.in_channels
         kind, tables_of = (PartKind.MAX, peak_tables) if name == PEAK else (PartKind.SUM, additive_tables)
-        return CostParts(kind, tuple(self._part(t, name) for t in tables_of(self.space, classes, channels)))
+        return parts_of(self.space, kind, tables_of(self.space, classes, channels), name)
 
-    def _part(self, table: CostTable, name: str) -> Part:
-        sizes = [len(self.space.decisions[column].options) for column in table.columns]
-        return Part(table.columns, table.costs[name].reshape(sizes))
+
+def parts_of(space: SearchSpace, kind: PartKind, tables: Sequence[CostTable], name: str) -> CostParts:
+    """The named cost as its tables have it."""
+    sizes = [len(decision.options) for decision in space.decisions]
+    parts = [Part(t.columns, t.costs[name].reshape([sizes[c] for c in t.columns])) for t in tables]
+    return CostParts(kind, tuple(parts))

@@ -11,7 +11,7 @@ import pytest
 from nas.costs import COST_NAMES, costs
 from nas.prefilter.certificate import Verdict, certify
 from nas.search.constraints import Bounds
-from nas.search.cost_model import CostParts, Part, PartKind, SpaceCosts
+from nas.search.cost_model import CostParts, Floor, Part, PartKind, SpaceCosts
 from nas.search.region import FeasibleRegion
 from search_spaces import SPACES
 from tests.prefilter.parted_costs import TINY, PartedCosts, latency_of, random_cost
@@ -191,10 +191,11 @@ class Fitted:
     """The counted costs, and one beside that has no parts: 5 for every network."""
 
     space: object
+    least: float = 0.0
     names: tuple[str, ...] = (*COST_NAMES, "fitted")
 
     def parts(self, name):
-        return None if name == "fitted" else SpaceCosts(space=self.space).parts(name)
+        return Floor(self.least) if name == "fitted" else SpaceCosts(space=self.space).parts(name)
 
     def batch(self, codes, names):
         counted = SpaceCosts(space=self.space).batch(codes, [n for n in names if n != "fitted"])
@@ -207,6 +208,14 @@ def test_a_cost_without_parts_leaves_a_large_space_undecided():
     assert "max_fitted" in answer.reason
     found = certify(bounded(Fitted(SPACES["micro"]), fitted=5.0, macs=6e5))
     assert found.verdict is Verdict.FEASIBLE
+
+
+def test_a_floor_under_a_cost_without_parts_is_enough_for_a_proof():
+    answer = certify(bounded(Fitted(SPACES["micro"], least=4.5), fitted=4.0, macs=6e5))
+    assert (answer.verdict, answer.relief) == (Verdict.INFEASIBLE, None)
+    assert "max_fitted 4" in answer.reason
+    above = certify(bounded(Fitted(SPACES["micro"], least=3.5), fitted=4.0, macs=6e5))
+    assert above.verdict is Verdict.UNDECIDED
 
 
 def test_the_bounds_on_costs_with_parts_are_enough_for_a_proof():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas.search.cost_model import Floor
 from nas.space import SearchSpace
 
 
@@ -27,4 +28,4 @@ class SlowCosts:
         return {name: np.full(len(codes), 2.0) for name in names}
 
     def parts(self, name):
-        return None
+        return Floor()

@@ -1,0 +1,171 @@
+"""What a sum over blocks leaves over: a factor of each network's own, from how its choices go together.
+
+Two forms of it, both plain numbers that read back from JSON as they were written: products of pairs of
+choices, and boosted trees (grown by `nas.devices.boosting`; to use them takes NumPy alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.devices.parts import Codes, Floats
+from nas.errors import InvalidRequestError
+from nas.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualInputs:
+    """What a residual knows of n networks."""
+
+    sums: Floats
+    """Work by kind of operation, shape (n, k)."""
+    choices: Floats
+    """One column an option of a decision, 1 where it is chosen and counts, shape (n, all options)."""
+
+    def rows(self, rows: NDArray[np.int64]) -> ResidualInputs:
+        """Those of some of the networks."""
+        return ResidualInputs(self.sums[rows], self.choices[rows])
+
+
+class Residual(Protocol):
+    """The logarithm of the factor between a network's time and the sum over its blocks."""
+
+    def log_factor(self, inputs: ResidualInputs) -> Floats:
+        """Shape (n,)."""
+
+    def lowest(self, num_options: Sequence[int]) -> float:
+        """No network's is below it; `num_options` are those of each decision, in order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """With the form under `kind`; `residual_from_json` reads it back."""
+
+
+def chosen_options(space: SearchSpace, codes: Codes) -> Floats:
+    """The `choices` of `ResidualInputs`; whatever stands in columns of inactive decisions counts nothing."""
+    column = {d.name: i for i, d in enumerate(space.decisions)}
+    parts = []
+    for i, decision in enumerate(space.decisions):
+        chosen = codes[:, i, None] == np.arange(len(decision.options))
+        if decision.active_if is not None:
+            parent = column[decision.active_if.parent]
+            options = np.array([int(option) for option in space.decisions[parent].options])
+            chosen = chosen & (options[codes[:, parent]] >= decision.active_if.minimum)[:, None]
+        parts.append(chosen)
+    return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """offset + Σ weights[a, b] over all pairs of chosen options a, b, an option with itself among them."""
+
+    offset: float
+    weights: Floats
+    """Shape (options, options), symmetric."""
+
+    @classmethod
+    def fit(cls, inputs: ResidualInputs, log_factor: Floats, *, strength: float) -> Interactions:
+        """Ridge regression. `strength` is the penalty as a part of the kernel's mean diagonal.
+
+        Solved in its dual form: for products of pairs the kernel is the squared scalar product.
+        """
+        choices, offset = inputs.choices, float(log_factor.mean())
+        kernel = (choices @ choices.T) ** 2
+        penalty = strength * float(np.trace(kernel)) / len(kernel)
+        dual = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), log_factor - offset)
+        return cls(offset, np.asarray(choices.T @ (choices * dual[:, None])))
+
+    def log_factor(self, inputs: ResidualInputs) -> Floats:
+        """Shape (n,)."""
+        pairs = ((inputs.choices @ self.weights) * inputs.choices).sum(axis=1)
+        return np.asarray(self.offset + pairs)
+
+    def lowest(self, num_options: Sequence[int]) -> float:
+        """Every pair of decisions at its lowest pair of options, or at 0, for a decision may not count.
+
+        No network needs to reach it: pairs may want different options of one decision.
+        """
+        starts = np.cumsum([0, *num_options[:-1]])
+        # Two options of one decision are never chosen together.
+        owner = np.repeat(np.arange(len(num_options)), num_options)
+        is_possible = (owner[:, None] != owner) | np.eye(len(owner), dtype=bool)
+        lowest = np.minimum(np.where(is_possible, self.weights, 0.0), 0.0)
+        of_pairs = np.minimum.reduceat(np.minimum.reduceat(lowest, starts, axis=0), starts, axis=1)
+        return float(self.offset + of_pairs.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers."""
+        return {"kind": "interactions", "offset": self.offset, "weights": self.weights.tolist()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeEnsemble:
+    """offset + the sum of what each tree says. All trees' nodes stand in one list, each tree's root first."""
+
+    offset: float
+    roots: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    """Column that a node asks about, of sums and choices side by side; -1 at a leaf."""
+    threshold: Floats
+    left: NDArray[np.int64]
+    """Where those go that are at most the threshold; a leaf points to itself, as does `right`."""
+    right: NDArray[np.int64]
+    value: Floats
+    """What a leaf adds."""
+    depth: int
+    """Of the deepest tree."""
+
+    def log_factor(self, inputs: ResidualInputs) -> Floats:
+        """Shape (n,)."""
+        # As single precision, in which the trees were grown: a value on a threshold stays on its side.
+        columns = np.concatenate([inputs.sums, inputs.choices], axis=1).astype(np.float32)
+        rows = np.arange(len(columns))
+        total = np.full(len(columns), self.offset)
+        for root in self.roots:
+            node = np.full(len(columns), root)
+            for _ in range(self.depth):
+                goes_left = columns[rows, self.feature[node]] <= self.threshold[node]
+                node = np.where(goes_left, self.left[node], self.right[node])
+            total += self.value[node]
+        return total
+
+    def lowest(self, num_options: Sequence[int]) -> float:
+        """Every tree at its lowest leaf."""
+        del num_options
+        is_leaf = self.feature < 0
+        ends = [*self.roots[1:].tolist(), len(self.value)]
+        leaves = [self.value[a:b][is_leaf[a:b]] for a, b in zip(self.roots.tolist(), ends, strict=True)]
+        return self.offset + float(sum(tree.min() for tree in leaves))
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers."""
+        arrays = {name: getattr(self, name).tolist() for name in _TREE_ARRAYS}
+        return {"kind": "trees", "offset": self.offset, "depth": self.depth, **arrays}
+
+
+_TREE_ARRAYS: dict[str, type] = {
+    "roots": np.int64,
+    "feature": np.int64,
+    "threshold": np.float64,
+    "left": np.int64,
+    "right": np.int64,
+    "value": np.float64,
+}
+
+
+def residual_from_json(content: Mapping[str, Any]) -> Residual:
+    """The residual that `to_json` wrote; InvalidRequestError for another kind."""
+    if content["kind"] == "interactions":
+        return Interactions(content["offset"], np.array(content["weights"], dtype=np.float64))
+    if content["kind"] == "trees":
+        arrays: dict[str, Any] = {
+            name: np.array(content[name], dtype=dtype) for name, dtype in _TREE_ARRAYS.items()
+        }
+        return TreeEnsemble(offset=content["offset"], depth=content["depth"], **arrays)
+    raise InvalidRequestError(
+        f"residual kind {content['kind']!r} is unknown; allowed: interactions, trees; fit the model again"
+    )

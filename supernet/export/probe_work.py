@@ -1,0 +1,149 @@
+"""The work file of a probe: a space's fused blocks and some of its whole networks, as ONNX models in one zip.
+
+What `nas/devices/probe.py` measures on any machine, and `nas.devices.measurements` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+from nas.architecture import Architecture
+from nas.costs import batch_costs
+from nas.devices.parts import NetworkBlocks
+from nas.errors import InvalidRequestError
+from supernet.export.block_graph import build_block, input_shapes, pattern
+from supernet.export.onnx_graph import INPUT_NAME, IR_VERSION, OPSET, build_onnx
+from supernet.extract import PlainNetwork
+
+SCHEMA = 1
+MIN_NETWORKS = 20
+DEFAULT_NETWORKS = 60
+_DRAWN_PER_NETWORK = 20
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """As the probe reads it."""
+
+    id: str
+    kind: str
+    model: str
+    inputs: dict[str, list[int]]
+    describes: dict[str, Any]
+
+
+def write_probe_work(
+    path: Path,
+    networks: NetworkBlocks,
+    *,
+    num_networks: int = DEFAULT_NETWORKS,
+    max_blocks: int | None = None,
+    batch: int = 1,
+    seed: int = 0,
+) -> None:
+    """Writes the zip: every block of the space, or `max_blocks` drawn ones, and networks spread by MACs."""
+    if num_networks < MIN_NETWORKS:
+        raise InvalidRequestError(
+            f"{num_networks} whole networks are too few to fit a model to; ask for {MIN_NETWORKS} or more"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = spread_networks(networks, num_networks, rng)
+    items: list[_Item] = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for item, model in _models(networks, chosen, max_blocks, batch, rng):
+            items.append(item)
+            _add(archive, item.model, model.SerializeToString(deterministic=True))
+        content = {
+            "schema": SCHEMA,
+            "space": networks.space.name,
+            "num_classes": networks.num_classes,
+            "in_channels": networks.in_channels,
+            "batch": batch,
+            "items": [asdict(item) for item in items],
+        }
+        _add(archive, "work.json", json.dumps(content).encode())
+
+
+def spread_networks(
+    networks: NetworkBlocks, count: int, rng: np.random.Generator
+) -> tuple[Architecture, ...]:
+    """Distinct networks from the smallest to the largest, at even steps of rank by MACs between."""
+    space = networks.space
+    drawn = {space.sample(rng) for _ in range(_DRAWN_PER_NETWORK * count)}
+    ends = (space.canonical(space.smallest()), space.canonical(space.largest()))
+    others = sorted(drawn.difference(ends), key=lambda architecture: architecture.key)
+    macs = batch_costs(space, space.encode(others), num_classes=networks.num_classes, names=["macs"])["macs"]
+    by_macs = [others[i] for i in np.argsort(macs, kind="stable")]
+    steps = np.unique(np.linspace(0, len(by_macs) - 1, min(count - 2, len(by_macs))).astype(int))
+    return (ends[0], *(by_macs[i] for i in steps), ends[1])
+
+
+def _models(
+    networks: NetworkBlocks,
+    chosen: Sequence[Architecture],
+    max_blocks: int | None,
+    batch: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[_Item, onnx.ModelProto]]:
+    middle = _network_item(networks, chosen[len(chosen) // 2], "sentinel", "sentinel", batch)
+    yield middle
+    first = networks.space.lower(chosen[0], in_channels=networks.in_channels)[0]
+    shape = [batch, first.in_channels, first.in_height, first.in_width]
+    yield _item("empty", "empty", {INPUT_NAME: shape}, {}), _empty(shape)
+    blocks = list(networks.distinct())
+    if max_blocks is not None and len(blocks) > max_blocks:
+        blocks = [blocks[i] for i in sorted(rng.choice(len(blocks), max_blocks, replace=False))]
+    for number, block in enumerate(blocks):
+        item = _item(f"block{number}", "block", input_shapes(block, batch=batch), block.to_json())
+        yield item, build_block(block, batch=batch)
+    for number, architecture in enumerate(chosen):
+        yield _network_item(networks, architecture, f"network{number}", "network", batch)
+
+
+def _item(name: str, kind: str, inputs: dict[str, list[int]], describes: dict[str, Any]) -> _Item:
+    return _Item(id=name, kind=kind, model=f"models/{name}.onnx", inputs=inputs, describes=describes)
+
+
+def _network_item(
+    networks: NetworkBlocks, architecture: Architecture, name: str, kind: str, batch: int
+) -> tuple[_Item, onnx.ModelProto]:
+    layers = networks.space.lower(
+        architecture, num_classes=networks.num_classes, in_channels=networks.in_channels
+    )
+    network = PlainNetwork(layers).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.from_numpy(pattern(tuple(parameter.shape))))
+    shape = [batch, layers[0].in_channels, layers[0].in_height, layers[0].in_width]
+    describes = {"architecture": architecture.to_json()}
+    return _item(name, kind, {INPUT_NAME: shape}, describes), build_onnx(network)
+
+
+def _empty(shape: Sequence[int]) -> onnx.ModelProto:
+    """Hands its input's first number back: what a call takes before anything is computed."""
+    images = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape)
+    size = helper.make_tensor_value_info("size", TensorProto.INT64, [len(shape)])
+    node = helper.make_node("Shape", [INPUT_NAME], ["size"])
+    return helper.make_model(
+        helper.make_graph([node], "empty", [images], [size]),
+        producer_name="nas",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, date_time=_ZIP_TIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(entry, content)
