@@ -55,7 +55,8 @@ def stage_columns(tables: ScoreTables, stage: str, part: Part) -> StageColumns:
     terms = tables.stages[stage]
     own = {t.term.prefix: [n for n in t.term.decisions if n not in part.left] for t in terms}
     uses = [name for names in own.values() for name in names]
-    shared = [name for name in tables.sizes if uses.count(name) > 1]
+    gates = frozenset[str]().union(*(t.gates for t in terms))
+    shared = [name for name in tables.sizes if uses.count(name) > 1 or name in gates & set(uses)]
     modes = list(product(*(range(tables.sizes[name]) for name in shared)))
     block = StageColumns([], [], [], [], [], list(range(len(modes))))
     adds_of_modes = np.zeros((len(modes), 2 * tables.num_taps + len(tables.cost_names)))

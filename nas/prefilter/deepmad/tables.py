@@ -71,6 +71,16 @@ class TermTable:
     taps: Mapping[int, NDArray[np.object_]]
     """For taps by number, the tensor: arrays of `Tap`, shape (options of each decision …)."""
 
+    @cached_property
+    def gates(self) -> frozenset[str]:
+        """The decisions that say whether the network has the term's layers."""
+        there = self.is_present
+        return frozenset(
+            name
+            for axis, name in enumerate(self.term.decisions)
+            if (there != there.take([0], axis=axis)).any()
+        )
+
 
 @dataclass(frozen=True)
 class ScoreTables:
