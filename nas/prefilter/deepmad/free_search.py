@@ -16,7 +16,7 @@ from nas.prefilter.deepmad.score import Monotone
 _POPULATION = 512
 _OFFSPRING = 2048
 _MOST_OF_ONE_DEPTH = 12
-"""Networks of equal depths that stay: valleys between depths are wide, and the best one is not known early."""
+"""Networks of equal depths that stay: which depths are best shows only late."""
 _STEPS = np.array([1, 1, 1, 2, 2, 3, 4, 6, 10])
 """How far a width moves, in multiples of 8."""
 
