@@ -91,16 +91,17 @@ def test_the_bound_is_above_every_network_that_keeps_the_task(name):
             assert upper_bound(task, multipliers, grid(task, ratio=ratio, step=step)) >= best
 
 
-def test_the_bound_of_one_network_priced_at_nothing_is_its_entropy():
-    # One network is left to choose, and inner widths are 8 at most and at least; only the levels round.
-    task = replace(R18, max_stem=8, max_width=8, max_depths=(1,) * 5, kernels=(3,), max_effectiveness=50.0)
-    code = [8, *[8, 8, 3, 1] * 5]
-    only = FreeNetworks(task, np.array([code]))
+@pytest.mark.parametrize("depths", [(1, 1, 1, 1, 1), (3, 4, 6, 6, 6)])
+def test_the_bound_of_networks_that_cost_nothing_is_the_entropy_of_the_deepest(depths):
+    # Widths and kernels leave no choice; the deepest network has most entropy, and only the levels round.
+    task = replace(R18, max_stem=8, max_width=8, max_depths=depths, kernels=(3,), max_effectiveness=50.0)
+    code = [8, *(number for depth in depths for number in (8, 8, 3, depth))]
+    deepest = FreeNetworks(task, np.array([code])).objective[0]
     free = Multipliers(1e-9, 1e-9, 1e-9, 100.0)
     for step in (1e-2, 1e-3):
         bound = upper_bound(task, free, grid(task, ratio=1.0, step=step))
         # The penalty of equal depths is exactly the 10 that the bound subtracts; five weights are rounded up.
-        assert 0 <= bound - only.objective[0] <= 5 * step * 60
+        assert 0 <= bound - deepest <= 5 * step * 60 * sum(depths)
 
 
 def test_finer_grids_give_no_worse_a_bound():
