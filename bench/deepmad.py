@@ -44,12 +44,16 @@ class Seconds:
 def main(arguments: Sequence[str]) -> None:
     """Seconds and results; what is found is scored and counted anew by its lowering."""
     parser = argparse.ArgumentParser(prog="bench deepmad")
+    parser.add_argument("--part", choices=("all", "space", "free"), default="all")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--generations", type=int, default=1500)
+    parser.add_argument("--generations", type=int, default=3000)
     parser.add_argument("--evaluations", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    _discrete(options.repeats)
+    if options.part != "free":
+        _discrete(options.repeats)
+    if options.part == "space":
+        return
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         rows = [
             pool.submit(_free, name, options.generations, options.evaluations, options.seed) for name in TASKS
