@@ -15,10 +15,9 @@ from nas.prefilter.deepmad.score import Monotone
 
 _POPULATION = 512
 _OFFSPRING = 2048
-_MOST_ALIKE = (12, 512, 64)
-"""Networks of equal depths that stay: on islands of even number, of odd number, and at last.
-
-Few keep many valleys between depths open, many go to the bottom of one sooner.
+_MOST_ALIKE = 64
+"""Networks that stay whose first two stages are equally deep: between such depths lie wide valleys, and
+which are best shows only late.
 """
 _STEPS = np.array([1, 1, 1, 2, 2, 3, 4, 6, 10])
 """How far a width moves, in multiples of 8."""
@@ -40,11 +39,11 @@ def search_free(
     alone = generations * 2 // (3 * islands)
     each_s = None if limit_s is None else limit_s * 2 / (3 * islands)
     settled = []
-    for island in range(islands):
+    for _ in range(islands):
         until = None if each_s is None else time.monotonic() + each_s
-        settled.append(_evolve(task, _seed(task, rng), rng, alone, until, _MOST_ALIKE[island % 2]))
+        settled.append(_evolve(task, _seed(task, rng), rng, alone, until))
     best = np.concatenate([codes[: _POPULATION // islands] for codes in settled])
-    return FreeNetworks(task, _evolve(task, best, rng, generations - alone * islands, end_s, _MOST_ALIKE[2]))
+    return FreeNetworks(task, _evolve(task, best, rng, generations - alone * islands, end_s))
 
 
 def _seed(task: FreeTask, rng: np.random.Generator) -> Ints:
@@ -67,25 +66,24 @@ def _evolve(
     rng: np.random.Generator,
     generations: int,
     end_s: float | None,
-    most_alike: int,
 ) -> Ints:
-    population = _survivors(task, _repaired(task, codes), most_alike)
+    population = _survivors(task, _repaired(task, codes))
     for _ in range(generations):
         if end_s is not None and time.monotonic() > end_s:
             break
         # The better half has most of the children.
         parents = (len(population) * rng.random(_OFFSPRING) ** 1.5).astype(np.int64)
         children = _repaired(task, _mutated(task, population[parents], population, rng))
-        population = _survivors(task, np.concatenate([population, children]), most_alike)
+        population = _survivors(task, np.concatenate([population, children]))
     return population
 
 
-def _survivors(task: FreeTask, codes: Ints, most_alike: int) -> Ints:
+def _survivors(task: FreeTask, codes: Ints) -> Ints:
     codes = np.unique(codes, axis=0)
     networks = FreeNetworks(task, codes)
     kept = np.flatnonzero(_keeps(task, networks))
     best = kept[np.argsort(-networks.objective[kept], kind="stable")]
-    survivors: Ints = codes[best[_rank_among_equals(codes[best][:, GENES::GENES]) < most_alike]]
+    survivors: Ints = codes[best[_rank_among_equals(codes[best][:, [GENES, 2 * GENES]]) < _MOST_ALIKE]]
     return survivors[:_POPULATION]
 
 
