@@ -1,0 +1,137 @@
+"""DeepMAD with free widths: arrays against the lowering, bounds against networks, the search against both."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nas.prefilter.deepmad import Monotone, backbone_params, deepmad_flops, is_monotone, score
+from nas.prefilter.deepmad.free_bound import Multipliers, certify, grid, multipliers_near, upper_bound
+from nas.prefilter.deepmad.free_search import search_free
+from nas.prefilter.deepmad.free_widths import FreeNetworks, FreeTask, tangent
+from nas.prefilter.deepmad.score import needed_log_width
+from tests.fidelity.deepmad_networks import PUBLISHED
+
+R18 = FreeTask(max_flops=1.82e9, max_params=11.69e6, max_effectiveness=0.3)
+R34 = FreeTask(max_flops=3.68e9, max_params=21.8e6, max_effectiveness=0.3)
+TASKS = {"R18": R18, "R34": R34}
+
+
+def code_of(structure):
+    code = [structure.stages[0].out_channels]
+    for stage in structure.stages[1:]:
+        code += [stage.out_channels, stage.inner_channels, stage.kernel, stage.depth]
+    return code
+
+
+def random_codes(task, count, rng):
+    """Networks of the task's rules, whether or not they keep its limits."""
+    codes = np.zeros((count, 1 + 4 * task.num_stages), dtype=np.int64)
+    codes[:, 0] = width = 8 * rng.integers(1, task.max_stem // 8 + 1, size=count)
+    for stage in range(task.num_stages):
+        most = np.minimum(task.max_growth * width, task.max_width) // 8
+        width = 8 * np.maximum(1, np.round(most * rng.random(count)).astype(np.int64))
+        least = -(-width // (8 * task.max_narrowing))
+        inner = 8 * (least + ((width // 8 - least) * rng.random(count) ** 3).astype(np.int64))
+        depth = rng.integers(1, task.max_depths[stage] + 1, size=count)
+        codes[:, 1 + 4 * stage : 5 + 4 * stage] = np.stack(
+            [width, inner, rng.choice(task.kernels, size=count), depth], axis=1
+        )
+    return codes
+
+
+def test_the_arrays_are_what_the_lowering_says():
+    codes = np.concatenate(
+        [
+            random_codes(R18, 60, np.random.default_rng(0)),
+            [code_of(PUBLISHED[name].structure) for name in ("R18", "R34", "R50")],
+        ]
+    )
+    networks = FreeNetworks(R18, codes)
+    for row in range(len(codes)):
+        layers = networks.structure(row).lower()
+        found = score(layers)
+        ratios = (
+            deepmad_flops(layers) / R18.max_flops,
+            backbone_params(layers) / R18.max_params,
+            found.effectiveness / R18.max_effectiveness,
+        )
+        assert networks.objective[row] == pytest.approx(found.objective, rel=1e-12)
+        assert networks.excess[row] == pytest.approx(max(ratios), rel=1e-12)
+
+
+def test_the_tangent_is_never_above_what_effectiveness_asks_for():
+    slope, at_zero = tangent(R18, 127.0)
+    for num_convs in range(1, 400):
+        assert slope * num_convs + at_zero <= needed_log_width(num_convs, 0.3) + 1e-9
+    assert slope * 127 + at_zero == pytest.approx(needed_log_width(127, 0.3))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_bound_is_above_every_network_that_keeps_the_task(name):
+    task = TASKS[name]
+    rng = np.random.default_rng(1)
+    networks = FreeNetworks(task, random_codes(task, 100_000, rng))
+    kept = networks.excess <= 1
+    assert kept.sum() > 20
+    found = search_free(task, rng, generations=60).objective[0]
+    best = max(found, networks.objective[kept].max())
+    for ratio in (1.0, 1.1, 1.3):
+        # Any multipliers at all: good ones and bad ones.
+        for _ in range(3 if ratio > 1 else 1):
+            factors = rng.uniform(0.3, 3.0, size=4)
+            near = multipliers_near(found, 130.0)
+            multipliers = Multipliers(
+                near.flops * factors[0],
+                near.params * factors[1],
+                near.log_width * factors[2],
+                near.num_convs * factors[3],
+            )
+            step = 2.0 if ratio == 1 else 0.5
+            assert upper_bound(task, multipliers, grid(task, ratio=ratio, step=step)) >= best
+
+
+@pytest.mark.parametrize("depths", [(1, 1, 1, 1, 1), (3, 4, 6, 6, 6)])
+def test_the_bound_of_networks_that_cost_nothing_is_the_entropy_of_the_deepest(depths):
+    # Widths and kernels leave no choice; the deepest network has most entropy, and only the levels round.
+    task = replace(R18, max_stem=8, max_width=8, max_depths=depths, kernels=(3,), max_effectiveness=50.0)
+    code = [8, *(number for depth in depths for number in (8, 8, 3, depth))]
+    deepest = FreeNetworks(task, np.array([code])).objective[0]
+    free = Multipliers(1e-9, 1e-9, 1e-9, 100.0)
+    for step in (1e-2, 1e-3):
+        bound = upper_bound(task, free, grid(task, ratio=1.0, step=step))
+        # The penalty of equal depths is exactly the 10 that the bound subtracts; five weights are rounded up.
+        assert 0 <= bound - deepest <= 5 * step * 60 * sum(depths)
+
+
+def test_finer_grids_give_no_worse_a_bound():
+    multipliers = multipliers_near(36000.0, 127.0)
+    bounds = [
+        upper_bound(R18, multipliers, grid(R18, ratio=ratio, step=step))
+        for ratio, step in ((1.3, 1.0), (1.1, 0.5), (1.03, 0.25))
+    ]
+    assert bounds == sorted(bounds, reverse=True)
+
+
+def test_certifying_lowers_the_bound_of_its_start():
+    start = multipliers_near(30000.0, 100.0)
+    small = replace(R18, max_width=512)
+    found = certify(small, start, evaluations=30, step=0.5)
+    assert found.bound < upper_bound(small, start, grid(small, ratio=1.0, step=0.5))
+
+
+@pytest.mark.parametrize("monotone", Monotone)
+def test_what_the_search_finds_keeps_the_task_by_the_independent_counter(monotone):
+    task = replace(R18, monotone=monotone)
+    found = search_free(task, np.random.default_rng(2), generations=120)
+    assert len(found.codes) > 100
+    for row in (0, 1, len(found.codes) - 1):
+        layers = found.structure(row).lower()
+        assert deepmad_flops(layers) <= task.max_flops
+        assert backbone_params(layers) <= task.max_params
+        assert score(layers).effectiveness <= task.max_effectiveness
+        assert is_monotone(layers, monotone)
+    best = score(found.structure(0).lower()).objective
+    assert best == pytest.approx(found.objective.max(), rel=1e-12)
+    # The published network, which exceeds its own FLOPs, is no match.
+    assert best > PUBLISHED["R18"].objective
