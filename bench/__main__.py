@@ -21,6 +21,7 @@ from bench import (
     plot,
     ranking,
     ranks,
+    search,
     spinning,
     step,
 )
@@ -36,6 +37,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "images": images.main,
     "pareto": pareto.main,
     "ranks": ranks.main,
+    "search": search.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
@@ -52,6 +54,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "images": ("--images", "300", "--pairs", "1"),
     "pareto": ("--points", "1000"),
     "ranks": ("--epochs", "1"),
+    "search": ("--tables", "macro", "--seeds", "2", "--proposers", "model", "random", "--budgets", "20"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),

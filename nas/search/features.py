@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,6 @@ class Features:
         self._position = {decision.name: i for i, decision in enumerate(self._decisions)}
         # Cheaper to lower, with the same graph but for parts that repeat; None where there are too many.
         self._graphs = costs.space.peak_equivalent() if is_enumerable(costs.space) else None
-        self._paths: dict[bytes, tuple[float, ...]] = {}
-        """Known already, by encoded network."""
 
     def of(self, architectures: Sequence[Architecture]) -> Floats:
         """Shape (n, features), the same for every spelling of a network."""
@@ -64,14 +62,8 @@ class Features:
         logs = [np.log(np.maximum(costs[name], _LEAST_COST))[:, None] for name in self._cost_names]
         columns = [*chosen, *counts, *logs]
         if self._graphs and len(codes):
-            columns.append(np.array([self._paths_of(self._graphs, code) for code in codes]))
+            columns.append(np.array([_paths(self._graphs, tuple(code)) for code in codes.tolist()]))
         return np.concatenate(columns, axis=1).astype(np.float64)
-
-    def _paths_of(self, graphs: SearchSpace, code: NDArray[np.int64]) -> tuple[float, ...]:
-        key = code.tobytes()
-        if key not in self._paths:
-            self._paths[key] = path_figures(graphs.lower(graphs.decode(code)))
-        return self._paths[key]
 
     @cached_property
     def _groups(self) -> list[list[int]]:
@@ -97,3 +89,8 @@ class Features:
         parent = self._position[condition.parent]
         reached = np.array([int(o) >= condition.minimum for o in self._decisions[parent].options])
         return np.asarray(reached[codes[:, parent]])
+
+
+@lru_cache(maxsize=2**15)
+def _paths(graphs: SearchSpace, code: tuple[int, ...]) -> tuple[float, ...]:
+    return path_figures(graphs.lower(graphs.decode(code)))

@@ -128,13 +128,13 @@ class ModelProposer:
         )
 
     def _sampled_losses(self, codes: Codes) -> Floats:
-        """What each member expects of encoded networks, with their costs: shape (members, n, objectives)."""
+        """Outlooks on encoded networks, with their costs: shape (outlooks, n, objectives)."""
         predictor = self._learned()
         if predictor is None:
             raise RuntimeError("too little was told yet for anything to be predicted")
-        opinions = predictor.opinions(self._features.of_codes(codes))
+        outlooks = predictor.outlooks(self._features.of_codes(codes))
         costs = self._region.costs.batch(codes, self._settings.cost_objectives)
-        losses = np.empty((*opinions.shape, len(self._settings.objectives)))
+        losses = np.empty((*outlooks.shape, len(self._settings.objectives)))
         for column, objective in enumerate(self._settings.objectives):
-            losses[:, :, column] = -opinions if objective == ACCURACY else costs[objective.name]
+            losses[:, :, column] = -outlooks if objective == ACCURACY else costs[objective.name]
         return losses

@@ -11,6 +11,7 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from nas.pareto import Floats
 
@@ -70,6 +71,14 @@ class Predictor:
         was_seen = np.stack([np.isin(np.arange(num), d) for d in drawn])
         mean, spread = _of_unseen(opinions, was_seen)
         return cls(members, mean, spread, floor=float(np.median(np.abs(accuracies - mean))))
+
+    def outlooks(self, features: Floats, num: int = 8) -> Floats:
+        """Accuracies (num, n) from gloomy to bright: evenly spread quantiles of a normal distribution each.
+
+        Trees never expect more than the best they saw. What may surpass it shows in the brightest alone.
+        """
+        means, spreads = self.mean_and_spread(features)
+        return means + ndtri((np.arange(num)[:, None] + 0.5) / num) * spreads
 
     def opinions(self, features: Floats) -> Floats:
         """What each member expects, shape (members, n)."""
