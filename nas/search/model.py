@@ -33,6 +33,8 @@ _MAX_PREDICTIONS = 20_000
 """Of the inner search each round. Source: LINAS's figure for OFA-MobileNetV3."""
 _PREDICTIONS_PER_TRIAL = 50
 """Small budgets get fewer: a predictor that has seen little is not worth a long search."""
+_ENOUGH_AHEAD = 19
+"""From so many predictions made ahead on, they alone calibrate: they were selected as the next ones are."""
 _BEYOND_WORST = 1e-4
 """The reference point lies so far beyond the worst measured, relative to it."""
 
@@ -83,7 +85,9 @@ class ModelProposer:
         if predictor is None or not networks:
             return [None] * len(networks)
         means, spreads = predictor.mean_and_spread(self._features.of(networks))
-        calibration = np.append(predictor.held_out_scores(self._accuracies), self._scores_ahead)
+        calibration = np.array(self._scores_ahead)
+        if len(calibration) < _ENOUGH_AHEAD:
+            calibration = np.append(predictor.held_out_scores(self._accuracies), calibration)
         return predictions(means, spreads, conformal_factor(calibration))
 
     @property

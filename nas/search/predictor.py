@@ -78,7 +78,7 @@ class Predictor:
         Trees never expect more than the best they saw. What may surpass it shows in the brightest alone.
         """
         means, spreads = self.mean_and_spread(features)
-        return means + ndtri((np.arange(num)[:, None] + 0.5) / num) * spreads
+        return np.asarray(means + ndtri((np.arange(num)[:, None] + 0.5) / num) * spreads, dtype=np.float64)
 
     def opinions(self, features: Floats) -> Floats:
         """What each member expects, shape (members, n)."""
