@@ -33,25 +33,24 @@ def gains(losses: Floats, front: Floats, corner: Floats) -> Floats:
 def best_batch(samples: Floats, front: Floats, corner: Floats, count: int) -> list[int]:
     """Up to `count` candidates, each chosen for the mean gain over the samples, given those chosen before it.
 
-    `samples` (s, n, m) are s opinions on the losses of n candidates. The chosen are taken for measured as all
-    opinions together expect them, so that a batch spreads out. Fewer where no opinion sees a gain.
-    Source: the "Kriging believer" of Ginsbourger et al., "Kriging Is Well-Suited to Parallelize Optimization"
-    (2010), with a gain of hypervolume in place of a single objective's.
+    `samples` (s, n, m) are s opinions on the losses of n candidates. In every opinion the chosen are taken
+    for measured as it holds them, so that a batch spreads out. Fewer where no opinion sees a gain.
     """
-    believed = samples.mean(axis=0)
-    expected = _mean_gains(samples, front, corner)
+    fronts = [front] * len(samples)
+    expected = np.mean([gains(losses, front, corner) for losses in samples], axis=0)
     chosen: list[int] = []
     while len(chosen) < count and expected.max(initial=0.0) > 0:
-        chosen.append(int(expected.argmax()))
+        best = int(expected.argmax())
+        chosen.append(best)
+        fronts = [np.vstack([known, sample[best]]) for known, sample in zip(fronts, samples, strict=True)]
         rivals = np.argsort(-expected, kind="stable")[:_NUM_RIVALS]
         expected = np.zeros_like(expected)
-        expected[rivals] = _mean_gains(samples[:, rivals], np.vstack([front, believed[chosen]]), corner)
+        expected[rivals] = np.mean(
+            [gains(sample[rivals], known, corner) for sample, known in zip(samples, fronts, strict=True)],
+            axis=0,
+        )
         expected[chosen] = 0.0
     return chosen
-
-
-def _mean_gains(samples: Floats, front: Floats, corner: Floats) -> Floats:
-    return np.asarray(np.mean([gains(losses, front, corner) for losses in samples], axis=0))
 
 
 def _gains_in_plane(losses: Floats, front: Floats, corner: Floats) -> Floats:

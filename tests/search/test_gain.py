@@ -42,10 +42,10 @@ def test_a_batch_is_chosen_one_by_one_for_the_mean_gain_over_opinions():
     for best in chosen:
 
         def mean_gain(candidate, held):
-            believed = np.vstack([front, samples.mean(axis=0)[held]])
             return np.mean(
                 [
-                    hypervolume(np.vstack([believed, s[candidate]]), corner) - hypervolume(believed, corner)
+                    hypervolume(np.vstack([front, s[[*held, candidate]]]), corner)
+                    - hypervolume(np.vstack([front, s[held]]), corner)
                     for s in samples
                 ]
             )

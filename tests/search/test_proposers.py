@@ -140,6 +140,7 @@ def test_after_the_grid_come_neighbours_of_the_best_in_each_budget():
 # Gaussian processes
 
 
+@pytest.mark.slow
 def test_gaussian_processes_keep_the_bounds():
     region = region_of("nas_bench_macro", max_macs="50%")
     # Optuna draws the first ten by chance, so that the processes propose the last two.
