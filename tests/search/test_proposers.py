@@ -65,7 +65,7 @@ def test_before_enough_is_told_nothing_is_predicted_and_networks_are_drawn():
 
 @pytest.mark.xfail(
     strict=True,
-    reason="of one objective, every outlook is spent after a choice or two, and the round is filled by chance",
+    reason="with one objective every outlook is spent after a choice or two; chance fills the round",
 )
 def test_the_model_chooses_better_networks_than_chance():
     region = region_of("nas_bench_macro", max_macs="60%")
