@@ -26,8 +26,9 @@ def measure_predictor(table: Table, num_learned: int, seeds: Sequence[int]) -> N
     number of weighted layers, and the mean of the five networks learned from that differ in fewest decisions.
     """
     features, num_layers = Features(table).of(table.networks), _num_layers(table)
-    for times in (1, *_MORE_LEARNED):
-        num = times * num_learned
+    for num in (times * num_learned for times in (1, *_MORE_LEARNED)):
+        if num > len(table.networks) // 2:
+            break
         rows = [_one_seed(table, features, num_layers, num, seed) for seed in seeds]
         coverage = np.mean([row.pop("coverage") for row in rows])
         taus = ", ".join(f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0])
