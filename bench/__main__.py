@@ -25,6 +25,7 @@ from bench import (
     probe,
     ranking,
     ranks,
+    search,
     spinning,
     step,
 )
@@ -43,6 +44,7 @@ BENCHES: dict[str, Callable[[Sequence[str]], None]] = {
     "latency": latency.main,
     "pareto": pareto.main,
     "ranks": ranks.main,
+    "search": search.main,
     "spinning": spinning.main,
     "cifar10": cifar10.main,
     "plot": plot.main,
@@ -63,6 +65,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "latency": ("--splits", "1", "--fit", "60", "--test", "100", "--runtimes", "onnx"),
     "pareto": ("--points", "1000"),
     "ranks": ("--epochs", "1"),
+    "search": ("--tables", "macro", "--seeds", "2", "--proposers", "model", "random", "--budgets", "20"),
     "spinning": ("--rounds", "1", "--steps", "1"),
     "cifar10": ("--images", "600", "--epochs", "1", "--trials", "8"),
     "plot": (),

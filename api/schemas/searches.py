@@ -53,7 +53,7 @@ class SearchCreate(CreateRequest):
     num_trials: int = Field(
         ge=1, le=1_000_000, description="Distinct networks to measure; known ones are not measured again."
     )
-    proposer: Literal["nsga2", "tpe", "random"] = "nsga2"
+    proposer: Literal["nsga2", "tpe", "gp", "model", "coarse_to_fine", "random"] = "nsga2"
     seed: Seed = 0
 
     @field_validator("objectives")

@@ -59,7 +59,11 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         multiple=True,
         help="accuracy or a cost; repeat it (default: accuracy and macs).",
     )
-    @click.option("--proposer", metavar="NAME", help="What proposes networks: nsga2, tpe or random.")
+    @click.option(
+        "--proposer",
+        metavar="NAME",
+        help="What proposes networks: nsga2, tpe, gp, model, coarse_to_fine or random.",
+    )
     @click.option("--seed", type=int)
     @click.option("--extends", type=ID, help="The finished search to go on from.")
     @with_body

@@ -156,7 +156,7 @@ def _reason(bounds: Bounds, relief: Relief | None) -> str:
 def _decided_in_part(
     region: FeasibleRegion, known: Mapping[str, CostParts], floors: Mapping[str, float], deadline_s: float
 ) -> Certificate:
-    """Infeasible where a floor or the bounds on costs with parts prove it, feasible where chance finds one."""
+    """Infeasible where a floor, or bounds on costs with parts, prove it; feasible where chance shows it."""
     limits = dict(region.bounds.limits)
     if any(floor * (1 - ROUNDING) > limits[name] for name, floor in floors.items()):
         return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, None))

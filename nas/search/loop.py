@@ -8,13 +8,14 @@ by running it again with an `evaluate` that knows what was measured before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol
+from typing import Generic, Protocol, runtime_checkable
 
 import numpy as np
 
 from nas.architecture import Architecture
 from nas.errors import InvalidRequestError
-from nas.pareto import Floats, normalise, pareto_front
+from nas.pareto import Floats, hypervolume, normalise, pareto_front
+from nas.search.predictor import Prediction
 from nas.search.region import FeasibleRegion
 from nas.search.rounds import (
     MeasurementT,
@@ -31,6 +32,8 @@ from nas.search.settings import ACCURACY, SearchSettings
 _ASKS_PER_TRIAL = 10
 """How often the proposer may repeat itself or leave the bounds before others choose for it."""
 _MUTANTS_PER_TRIAL = 20
+_LEAST_GAIN = 1e-3
+"""Of the hypervolume: rounds that together gain less were flat."""
 
 Evaluate = Callable[[Sequence[tuple[int, Architecture]]], Sequence[MeasurementT]]
 """Measures numbered networks; the measurements come back in the same order."""
@@ -44,6 +47,14 @@ class Proposer(Protocol):
 
     def tell(self, results: Sequence[Scored]) -> None:
         """All of a round, in the order of trial numbers; networks it never proposed among them."""
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """A proposer that also says what it expects."""
+
+    def predict(self, networks: Sequence[Architecture]) -> Sequence[Prediction | None]:
+        """One for each network, by all that was told so far; None where nothing can be said."""
 
 
 class SearchLoop(Generic[MeasurementT]):
@@ -68,6 +79,9 @@ class SearchLoop(Generic[MeasurementT]):
         self._settings = settings
         self._proposer = proposer
         self._trials: list[SearchTrial[MeasurementT]] = []
+        self._volumes: list[float] = []
+        """Hypervolume after each round."""
+        self._reference: Floats = np.empty(0)
         self._cost_names = tuple(dict.fromkeys((*settings.cost_objectives, *region.bounds.names)))
 
     @property
@@ -90,6 +104,8 @@ class SearchLoop(Generic[MeasurementT]):
         while len(self._trials) < self._num_trials:
             if should_stop():
                 return self._outcome(StopReason.STOPPED)
+            if self._is_flat():
+                return self._outcome(StopReason.FLAT)
             chosen = self._choose(index)
             if not chosen:
                 # The random draws miss nothing in a space that is listed whole.
@@ -123,6 +139,7 @@ class SearchLoop(Generic[MeasurementT]):
         self, index: int, chosen: dict[Architecture, Origin], evaluate: Evaluate[MeasurementT]
     ) -> Round[MeasurementT]:
         numbered = [*enumerate(chosen, start=len(self._trials))]
+        predictions = self._predict([*chosen])
         measurements = evaluate(numbered)
         if len(measurements) != len(numbered):
             raise ValueError(f"asked to measure {len(numbered)} networks, evaluate gave {len(measurements)}")
@@ -134,13 +151,32 @@ class SearchLoop(Generic[MeasurementT]):
                 architecture=architecture,
                 costs=self._region.costs_of(architecture, self._cost_names),
                 measurement=measurement,
+                prediction=prediction,
             )
-            for (number, architecture), measurement in zip(numbered, measurements, strict=True)
+            for (number, architecture), measurement, prediction in zip(
+                numbered, measurements, predictions, strict=True
+            )
         )
         rows = self._losses(trials).tolist()
         self._trials += trials
         self._proposer.tell([Scored(t.architecture, tuple(r)) for t, r in zip(trials, rows, strict=True)])
-        return Round(index=index, trials=trials, frontier=self._frontier())
+        if index == 0:
+            # Fixed from here on: volumes below a reference that moves are not to be compared.
+            self._reference = self._losses(trials).max(axis=0)
+        self._volumes.append(hypervolume(self._losses(self._trials), self._reference))
+        return Round(index=index, trials=trials, frontier=self._frontier(), hypervolume=self._volumes[-1])
+
+    def _predict(self, networks: Sequence[Architecture]) -> Sequence[Prediction | None]:
+        if isinstance(self._proposer, Forecaster):
+            return self._proposer.predict(networks)
+        return [None] * len(networks)
+
+    def _is_flat(self) -> bool:
+        rounds = self._settings.flat_rounds
+        if rounds is None or len(self._volumes) <= rounds:
+            return False
+        before, now = self._volumes[-1 - rounds], self._volumes[-1]
+        return now - before <= _LEAST_GAIN * before
 
     def _losses(self, trials: Sequence[SearchTrial[MeasurementT]]) -> Floats:
         rows = [[self._value(trial, o.name) for o in self._settings.objectives] for trial in trials]

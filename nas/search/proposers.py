@@ -1,4 +1,4 @@
-"""Proposers of networks: NSGA-II and TPE by Optuna, and random draws. The only file that imports Optuna.
+"""Proposers of networks, by name: ours, Optuna's, and random draws. The only file that imports Optuna.
 
 Optuna's study only drives proposals and lives in memory. The trials a search records are the truth.
 """
@@ -9,16 +9,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from nas.architecture import Architecture
+from nas.search.coarse_to_fine import CoarseToFineProposer
 from nas.search.loop import Proposer
+from nas.search.model import ModelProposer
 from nas.search.region import FeasibleRegion
 from nas.search.rounds import Scored
 from nas.search.sampling import sample_feasible
 from nas.search.settings import ProposerName, SearchSettings
+from nas.search.trees import fit_trees
 from nas.space import Decision, SearchSpace
 
 _MIN_POPULATION = 10
@@ -127,6 +130,20 @@ def _tpe(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
     return OptunaProposer(region.space, sampler, num_objectives=len(settings.objectives))
 
 
+def _gp(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
+    # Optuna imports torch for it, and not before the first suggestion.
+    sampler = GPSampler(seed=settings.seed)
+    return OptunaProposer(region.space, sampler, num_objectives=len(settings.objectives))
+
+
+def _model(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
+    return ModelProposer(region, settings, fit_trees)
+
+
+def _coarse_to_fine(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
+    return CoarseToFineProposer(region, settings)
+
+
 def _random(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
     return RandomProposer(region, seed=settings.seed)
 
@@ -134,5 +151,8 @@ def _random(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
 _PROPOSERS: dict[ProposerName, Callable[[FeasibleRegion, SearchSettings], Proposer]] = {
     ProposerName.NSGA2: _nsga2,
     ProposerName.TPE: _tpe,
+    ProposerName.GP: _gp,
+    ProposerName.MODEL: _model,
+    ProposerName.COARSE_TO_FINE: _coarse_to_fine,
     ProposerName.RANDOM: _random,
 }

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from nas.architecture import Architecture
+from nas.search.predictor import Prediction
 
 
 class Measurement(Protocol):
@@ -44,6 +45,8 @@ class StopReason(StrEnum):
     """Every network that keeps the bounds was measured: proved by listing them."""
     NOTHING_NEW_FOUND = "nothing_new_found"
     """A capped search for a further network that keeps the bounds found none; there may be some."""
+    FLAT = "flat"
+    """The rounds of late gained next to no hypervolume, and the settings say to end then."""
     STOPPED = "stopped"
     """The caller asked for it."""
 
@@ -60,6 +63,8 @@ class SearchTrial(Generic[MeasurementT]):
     costs: dict[str, float]
     """Those bounded and those searched for."""
     measurement: MeasurementT
+    prediction: Prediction | None = None
+    """What was expected before it was measured, where the proposer expects anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Round(Generic[MeasurementT]):
     trials: tuple[SearchTrial[MeasurementT], ...]
     frontier: tuple[SearchTrial[MeasurementT], ...]
     """Of all trials so far, by rising first objective as minimised."""
+    hypervolume: float
+    """Of that frontier, below the worst that round 0 measured in each objective."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,14 @@ class ProposerName(StrEnum):
 
     NSGA2 = "nsga2"
     TPE = "tpe"
+    GP = "gp"
+    MODEL = "model"
+    COARSE_TO_FINE = "coarse_to_fine"
     RANDOM = "random"
+
+
+_TRIALS_PER_SEED = {ProposerName.MODEL: 5}
+"""Of how many trials one is a seed, where it is not of three: the model needs fewer to go on from."""
 
 
 def parse_objectives(names: Sequence[str], cost_names: Sequence[str] = COST_NAMES) -> tuple[Objective, ...]:
@@ -51,12 +58,18 @@ class SearchSettings:
     round_size: int = 10
     """How many networks are measured at once before the proposer learns from them."""
     proposer: ProposerName = ProposerName.NSGA2
+    flat_rounds: int | None = None
+    """End when so many rounds together gained no 0.1 % of the hypervolume; None spends the budget."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, and take the proposer by its plain name too."""
         for field in ("num_trials", "round_size"):
             if getattr(self, field) < 1:
                 raise InvalidRequestError(f"{field} {getattr(self, field)} is not at least 1; raise it")
+        if self.flat_rounds is not None and self.flat_rounds < 1:
+            raise InvalidRequestError(
+                f"flat_rounds {self.flat_rounds} is not at least 1; raise it or leave it out"
+            )
         if not 0 <= self.seed < _SEED_LIMIT:
             raise InvalidRequestError(f"seed {self.seed} is not from 0 to {_SEED_LIMIT - 1}; choose another")
         if self.proposer not in [*ProposerName]:
@@ -66,8 +79,8 @@ class SearchSettings:
 
     @property
     def num_seeds(self) -> int:
-        """Networks of round 0, spread over the range of costs: a third of the budget, one at least."""
-        return max(1, self.num_trials // 3)
+        """Networks of round 0, spread over the range of costs: a share of the budget, one at least."""
+        return max(1, self.num_trials // _TRIALS_PER_SEED.get(self.proposer, 3))
 
     @property
     def cost_objectives(self) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from nas.space import SearchSpace
 from tests.search.synthetic import Evaluator, Measured, all_networks, region_of, search, settings_of
 from tests.shared_data import shared_data
 
-PROPOSERS = [*ProposerName]
+PROPOSERS = [name for name in ProposerName if name is not ProposerName.GP]
+"""Gaussian processes take a second a network: they have tests of their own."""
 REGIONS = [("micro_8", {"max_macs": "40%", "max_params": "50%"}), ("nas_bench_macro", {"max_macs": "30%"})]
 
 
@@ -44,13 +45,15 @@ def test_only_feasible_and_never_the_same_network_twice(space, fields, proposer)
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
-def test_seeds_take_a_third_of_the_budget_and_the_proposer_most_of_the_rest(proposer):
+def test_seeds_take_a_share_of_the_budget_and_the_proposer_most_of_the_rest(proposer):
     outcome = search(region_of("micro_8"), settings_of(proposer=proposer))
     origins = [t.origin for t in outcome.trials]
-    assert origins[:15] == [Origin.SEED] * 15
-    assert Origin.SEED not in origins[15:]
+    num_seeds = 9 if proposer is ProposerName.MODEL else 15
+    assert origins[:num_seeds] == [Origin.SEED] * num_seeds
+    assert Origin.SEED not in origins[num_seeds:]
     assert origins.count(Origin.PROPOSED) >= 15
-    assert [t.round for t in outcome.trials] == [0] * 15 + [1] * 10 + [2] * 10 + [3] * 10
+    sizes = [num_seeds, 10, 10, 10, 45 - num_seeds - 30]
+    assert [t.round for t in outcome.trials] == [r for r, size in enumerate(sizes) for _ in range(size)]
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
@@ -184,7 +187,10 @@ def test_settings_refuse_impossible_values_by_name():
         ({"num_trials": 0}, "num_trials 0"),
         ({"round_size": 0}, "round_size 0"),
         ({"seed": -1}, "seed -1"),
-        ({"proposer": "bayes"}, "proposer 'bayes' is unknown; allowed: nsga2, tpe, random"),
+        (
+            {"proposer": "bayes"},
+            "proposer 'bayes' is unknown; allowed: nsga2, tpe, gp, model, coarse_to_fine, random",
+        ),
     ):
         with pytest.raises(InvalidRequestError, match=expected):
             settings_of(**fields)

@@ -1,0 +1,211 @@
+"""Laws of the accuracy predictor: what it may learn from, what its intervals promise."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from nas.search.cost_model import SpaceCosts
+from nas.search.features import Features
+from nas.search.forecasts import equal_bins, forecast_report, within_bins
+from nas.search.paths import path_figures
+from nas.search.predictor import Predictor, conformal_factor, predictions, scores
+from nas.search.rounds import Origin
+from nas.search.settings import ProposerName
+from nas.search.trees import fit_trees
+from search_spaces import SPACES
+from tests.search.synthetic import region_of, search, settings_of
+
+NUM_NETWORKS = 500
+
+
+@cache
+def known_networks() -> tuple[np.ndarray, np.ndarray]:
+    """Features and accuracies of random networks: smooth in depth and kernels, and noise of its own size."""
+    space = SPACES["micro_8"]
+    rng = np.random.default_rng(0)
+    networks = [*dict.fromkeys(space.sample(rng) for _ in range(NUM_NETWORKS))]
+    codes = space.encode(networks)
+    quality = np.log1p(codes) @ rng.uniform(0, 1, codes.shape[1])
+    features = Features(SpaceCosts(space=space)).of(networks)
+    return features, 0.6 + 0.02 * quality + rng.normal(0, 0.01, len(networks))
+
+
+def fitted(rows: slice, *, accuracies: np.ndarray | None = None, seed: int = 0) -> Predictor:
+    features, measured = known_networks()
+    learned = measured[rows] if accuracies is None else accuracies
+    return Predictor.fit(features[rows], learned, fit_trees, np.random.default_rng(seed))
+
+
+def held_out_tau(predictor: Predictor, rows: slice) -> float:
+    features, measured = known_networks()
+    return float(kendalltau(predictor.mean_and_spread(features[rows])[0], measured[rows]).statistic)
+
+
+# Features
+
+
+def test_what_inactive_decisions_hold_leaves_features_bit_identical():
+    space = SPACES["micro_8"]
+    features = Features(SpaceCosts(space=space))
+    rng = np.random.default_rng(1)
+    networks = [space.sample(rng) for _ in range(50)]
+    codes = space.encode(networks)
+    dirty = codes.copy()
+    for row, network in zip(dirty, networks, strict=True):
+        for column, decision in enumerate(space.decisions):
+            if network.get(decision.name) is None:
+                row[column] = rng.integers(1, len(decision.options))
+    assert (dirty != codes).any()
+    assert features.of_codes(dirty).tobytes() == features.of_codes(codes).tobytes()
+    assert features.of(networks).tobytes() == features.of_codes(codes).tobytes()
+
+
+def test_an_inactive_decision_leaves_its_columns_zero_and_an_active_one_a_single_one():
+    space = SPACES["micro_8"]
+    features = Features(SpaceCosts(space=space))
+    network = space.sample(np.random.default_rng(2))
+    row = features.of([network])[0]
+    start = 0
+    for decision in space.decisions:
+        columns = row[start : start + len(decision.options)]
+        chosen = network.get(decision.name)
+        expected = [float(chosen == option) for option in decision.options]
+        assert columns.tolist() == (expected if chosen is not None else [0.0] * len(columns))
+        start += len(columns)
+
+
+@pytest.mark.parametrize("name", ["nas_bench_macro", "nas_bench_201"])
+def test_every_spelling_of_a_network_has_the_same_features(name):
+    space = SPACES[name]
+    features = Features(SpaceCosts(space=space))
+    rng = np.random.default_rng(3)
+    codes = [[rng.integers(len(d.options)) for d in space.decisions] for _ in range(200)]
+    spelled = [space.decode(code) for code in codes]
+    assert any(network.choices != network.identity for network in spelled) or name == "nas_bench_macro"
+    canonical = [space.canonical(network) for network in spelled]
+    assert features.of(spelled).tobytes() == features.of(canonical).tobytes()
+
+
+def test_paths_of_cells_known_by_heart():
+    space = SPACES["nas_bench_201"].peak_equivalent()
+    cell = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+    chain = space.parse(cell.format("nor_conv_3x3", "none", "nor_conv_1x1", "none", "none", "nor_conv_3x3"))
+    # Stem, three cells, two reductions of which the shortcut has one convolution and the other way two, head.
+    longest, shortest, ways = path_figures(space.lower(chain))
+    assert (longest, shortest, ways) == (1 + 3 * 3 + 2 * 2 + 1, 1 + 3 * 3 + 2 * 1 + 1, np.log1p(4))
+    cut = space.parse(cell.format(*["none"] * 6))
+    assert path_figures(space.lower(cut)) == (-1.0, -1.0, 0.0)
+
+
+# What is learned
+
+
+def test_networks_not_learned_from_are_ranked_and_the_better_the_more_were_learned_from():
+    taus = [
+        np.mean([held_out_tau(fitted(slice(num), seed=seed), slice(300, None)) for seed in range(2)])
+        for num in (20, 60, 300)
+    ]
+    assert taus[0] < taus[1] < taus[2]
+    assert taus[2] > 0.5
+
+
+def test_shuffled_accuracies_teach_nothing():
+    _, measured = known_networks()
+    rng = np.random.default_rng(4)
+    taus = [
+        held_out_tau(fitted(slice(100), accuracies=rng.permutation(measured[:100])), slice(300, None))
+        for _ in range(6)
+    ]
+    # Each has a standard error of about 0.05 by its 200 networks, and one by the shuffle.
+    assert abs(np.mean(taus)) < 0.15
+
+
+def test_the_same_draws_make_the_same_predictor():
+    features, _ = known_networks()
+    first, second, other = (fitted(slice(30), seed=seed).opinions(features) for seed in (1, 1, 2))
+    assert first.tobytes() == second.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_members_that_saw_a_network_have_no_say_in_its_held_out_prediction():
+    """With members that know by heart, what is held out would have no error at all."""
+    rng = np.random.default_rng(5)
+    numbers, measured = np.arange(40.0)[:, None], rng.normal(size=40)
+
+    def by_heart(features, targets, seed):
+        known = dict(zip(features[:, 0].tolist(), targets.tolist(), strict=True))
+        return lambda rows: np.array([known.get(number, 0.0) for number in rows[:, 0].tolist()])
+
+    predictor = Predictor.fit(numbers, measured, by_heart, rng, num_members=20)
+    assert predictor.held_out.tolist() == [0.0] * 40
+
+
+# Intervals
+
+
+def test_the_factor_is_the_smallest_score_that_enough_do_not_exceed():
+    calibration = np.arange(1.0, 20.0)
+    assert conformal_factor(calibration, 0.9) == 18.0
+    assert conformal_factor(np.arange(1.0, 10.0), 0.9) == 9.0
+    assert conformal_factor(np.arange(1.0, 9.0), 0.9) == np.inf
+
+
+@pytest.mark.parametrize("num", [19, 30, 99])
+def test_exchangeable_scores_are_covered_as_often_as_the_theory_says(num):
+    rng = np.random.default_rng(num)
+    draws = rng.exponential(size=(4000, num + 1))
+    covered = np.mean([row[-1] <= conformal_factor(row[:-1]) for row in draws])
+    exact = np.ceil((num + 1) * 0.9) / (num + 1)
+    assert covered == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000))
+
+
+def test_nine_in_ten_intervals_hold_random_networks_that_were_not_learned_from():
+    features, measured = known_networks()
+    rng = np.random.default_rng(6)
+    covered = []
+    for _ in range(12):
+        order = rng.permutation(len(measured))
+        learned, calibrating, asked = order[:60], order[60:159], order[159:]
+        predictor = Predictor.fit(features[learned], measured[learned], fit_trees, rng)
+        calibration = scores(measured[calibrating], *predictor.mean_and_spread(features[calibrating]))
+        made = predictions(*predictor.mean_and_spread(features[asked]), conformal_factor(calibration))
+        covered.append(np.mean([p.holds(y) for p, y in zip(made, measured[asked], strict=True)]))
+    # Each has a standard error of 3 points by its 99 calibrating networks.
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
+
+
+# Reports
+
+
+def test_bins_hold_equal_numbers_and_networks_of_like_cost():
+    costs = np.array([5.0, 1.0, 3.0, 2.0, 6.0, 4.0])
+    assert equal_bins(costs, 3).tolist() == [2, 0, 1, 0, 2, 1]
+
+
+def test_within_bins_cost_alone_is_worth_nothing():
+    rng = np.random.default_rng(7)
+    cost = np.repeat(np.arange(10.0), 30)
+    measured = cost + rng.normal(0, 0.1, 300)
+    bins = equal_bins(cost, 10)
+    assert kendalltau(cost, measured).statistic > 0.8
+    assert within_bins(cost, measured, bins) == 0.0
+    assert within_bins(measured, measured, bins) == pytest.approx(1.0)
+
+
+def test_a_search_reports_on_what_it_predicted_before_measuring():
+    outcome = search(region_of("nas_bench_macro"), settings_of(proposer=ProposerName.MODEL))
+    selected = [t for t in outcome.trials if t.origin is Origin.PROPOSED]
+    report = forecast_report(outcome.trials, "macs")
+    assert report is not None
+    assert report.num_selected == len(selected)
+    held = [t.prediction.low <= t.measurement.accuracy <= t.prediction.high for t in selected]
+    assert report.coverage == np.mean(held)
+    assert all(t.prediction is None for t in outcome.trials if t.origin is Origin.SEED)
+    # Predicted before it was measured: near, and never right to the last bit.
+    errors = [abs(t.prediction.accuracy - t.measurement.accuracy) for t in selected]
+    assert min(errors) > 0 and np.median(errors) < 0.02
+    assert forecast_report(search(region_of("nas_bench_macro"), settings_of()).trials, "macs") is None
