@@ -10,7 +10,7 @@ from pydantic import Field
 from api.schemas.common import AnswerModel
 from nas.costs import COST_NAMES
 from nas.store.searches import TrialWithEvaluation
-from nas.store.tables import EvaluationRow, SubnetRow
+from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow
 from nas.trial import Provenance, Split, wilson_interval
 
 
@@ -60,7 +60,7 @@ class Trial(Evaluation):
     is_reused: bool = Field(description="Measured before; the measurement was taken over.")
 
 
-def describe_costs(row: EvaluationRow | SubnetRow) -> Costs:
+def describe_costs(row: EvaluationRow | EvaluationItemRow | SubnetRow) -> Costs:
     """The costs kept with the row."""
     return Costs(**{name: getattr(row, name) for name in COST_NAMES})
 

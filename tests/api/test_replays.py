@@ -73,6 +73,10 @@ def recorded(supernet, search) -> list[Recorded]:
             "architecture": architectures[n % 5],
             "labels": {"n": str(n)},
         },
+        f"/v1/supernets/{supernet.id}/evaluations": lambda n: {
+            "architectures": architectures[: 1 + n % 5],
+            "labels": {"n": str(n)},
+        },
         "/v1/uploads": lambda n: random.Random(n).randbytes(50_000),
     }
     made = []

@@ -19,7 +19,8 @@ from nas.store.tables import EvaluationRow
 from supernet.training import state
 from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
 from tests.workers.conftest import SPACE, drained_when, expire_leases, take_away
-from workers.search_job import OpenEvaluator, SearchJob
+from workers.open_evaluator import OpenEvaluator
+from workers.search_job import SearchJob
 from workers.service import WorkerService
 
 NUM_TRIALS = 12
