@@ -32,4 +32,10 @@ PROBE_COLUMNS: Columns = {
     "ON THE FRONTIER": lambda probe: "yes" if probe["is_front"] else NOTHING,
 }
 
+ITEM_COLUMNS: Columns = {
+    "NETWORK": lambda item: str(item["number"]),
+    "STATE": lambda item: " ".join([item["state"], *item["breaks"]]),
+    **POINT_COLUMNS,
+}
+
 TRIAL_COLUMNS: Columns = {"TRIAL": lambda point: str(point["number"]), **POINT_COLUMNS}

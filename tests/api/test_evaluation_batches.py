@@ -200,5 +200,5 @@ def test_batches_are_listed_newest_first_and_by_their_supernet(client, supernet)
 
 
 def test_the_error_has_the_type_of_its_problem(supernet):
-    with pytest.raises(UnknownArchitectureError, match="stage1.width"):
+    with pytest.raises(UnknownArchitectureError, match=r"stage1\.width"):
         supernet.evaluate([{**GIVEN[0], "stage1.width": 9}])
