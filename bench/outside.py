@@ -86,6 +86,6 @@ def _told(trips: Sequence[RoundTrip]) -> str:
     queued = statistics.median(trip.queued_s for trip in trips)
     run = statistics.median(trip.run_s for trip in trips)
     return (
-        f"{statistics.median(totals):.2f} s (min {totals[0]:.2f}, max {totals[-1]:.2f}, {len(totals)} batches); "
+        f"{statistics.median(totals):.2f} s (min {totals[0]:.2f}, max {totals[-1]:.2f}, n = {len(totals)}); "
         f"{queued:.2f} s until a worker took it up, {run:.2f} s in the worker"
     )

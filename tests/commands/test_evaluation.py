@@ -24,7 +24,7 @@ def chosen(tmp_path):
 def test_a_list_of_architectures_is_measured_and_told_in_its_order(nas, supernet, worker, chosen):
     helper = later(lambda: worker.evaluate([100, 140]))
     ended = nas(
-        "supernet", "evaluate", supernet.id, chosen, "--max-macs", "20%", "--name", "mine", "--label", "a=b",
+        "supernet", "evaluate", supernet.id, chosen, "--max-macs", "25%", "--name", "mine", "--label", "a=b",
         "--wait", "--timeout", 60, "-o", "json",
     )  # fmt: skip
     helper.join()
