@@ -12,13 +12,34 @@ from fastapi.concurrency import run_in_threadpool
 from api.hosts import LoopbackHostMiddleware
 from api.openapi import build_openapi
 from api.problems import install_problem_handlers
-from api.routes import datasets, frontiers, health, jobs, search_spaces, searches, subnets, supernets, uploads
+from api.routes import (
+    datasets,
+    evaluation_batches,
+    frontiers,
+    health,
+    jobs,
+    search_spaces,
+    searches,
+    subnets,
+    supernets,
+    uploads,
+)
 from api.services import Services
 from api.settings import ApiSettings
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 
-_RESOURCES = (uploads, datasets, search_spaces, supernets, frontiers, searches, subnets, jobs)
+_RESOURCES = (
+    uploads,
+    datasets,
+    search_spaces,
+    supernets,
+    frontiers,
+    evaluation_batches,
+    searches,
+    subnets,
+    jobs,
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

@@ -21,6 +21,7 @@ _PARAMETERS: Mapping[str, Any] = {
     "search_id": f"se_{_ID_LETTERS}",
     "subnet_id": f"sub_{_ID_LETTERS}",
     "upload_id": f"up_{_ID_LETTERS}",
+    "batch_id": f"eb_{_ID_LETTERS}",
     "job_id": f"job_{_ID_LETTERS}",
     "display_name": "pets.zip",
     "page_size": 20,

@@ -43,14 +43,16 @@ class TrainedSupernet:
                 raise invalid_field(f"{prefix}{name}", value, str(error)) from error
         return Bounds.parse(given, self.costs)
 
-    def parse_architecture(self, description: dict[str, Any] | str) -> Architecture:
-        """The network a request describes, spelled canonically, as workers measure it."""
+    def parse_architecture(
+        self, description: dict[str, Any] | str, *, field: str = "architecture"
+    ) -> Architecture:
+        """The network that a request's field describes, spelled canonically, as workers measure it."""
         space = self.costs.space
         try:
             return space.canonical(space.parse(description))
         except InvalidArchitectureError as error:
             message = str(error)
-            raise invalid_field("architecture", description, message, slug="unknown-architecture") from error
+            raise invalid_field(field, description, message, slug="unknown-architecture") from error
 
 
 def trained_supernet(session: Session, supernet_id: str) -> TrainedSupernet:

@@ -24,7 +24,8 @@ import httpx
 import pyarrow.parquet as pq
 
 from nas.client import Client
-from nas.client.resources import Point, Resource
+from nas.client.resource import Resource
+from nas.client.resources import Point
 
 Z_95 = 1.959963984540054
 

@@ -11,6 +11,7 @@ import click
 from nas.commands.best import best
 from nas.commands.dataset import dataset
 from nas.commands.doctor import doctor
+from nas.commands.evaluation import evaluation
 from nas.commands.exits import Exit, told
 from nas.commands.job import job
 from nas.commands.search import search
@@ -30,7 +31,7 @@ def commands() -> None:
     """Neural architecture search as a service."""
 
 
-for _command in (serve, dataset, supernet, search, best, subnet, upload, job, space, doctor):
+for _command in (serve, dataset, supernet, search, evaluation, best, subnet, upload, job, space, doctor):
     commands.add_command(_command)
 
 

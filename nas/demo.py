@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nas.client import Client
-from nas.client.resources import Point, Resource, Subnet, Supernet
+from nas.client.resource import Resource
+from nas.client.resources import Point, Subnet, Supernet
 from nas.costs import costs
 from nas.errors import NasError
 from search_spaces import SPACES

@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     TRAIN = "train"
     SEARCH = "search"
     SPECIALISE = "specialise"
+    EVALUATE = "evaluate"
 
 
 class JobState(StrEnum):
@@ -75,7 +76,7 @@ class Job:
     state_reason: str | None
     spec: dict[str, Any]
     resource_id: str
-    """The data set, supernet, search or subnet this job makes."""
+    """The data set, supernet, search, subnet or evaluation batch this job makes."""
     attempt: int
     """How many workers have claimed it."""
     progress: Progress | None

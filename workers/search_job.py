@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,20 +29,13 @@ from nas.trial import Evaluation
 from supernet.device import CPU, take_device
 from supernet.training.state import differences, machine_of, repeats_bits
 from workers.context import JobContext
+from workers.open_evaluator import EvaluatorFactory
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 
 _CERTIFICATE_S = 60.0
 """The service gave up sooner; a proof found here still saves the whole search."""
 _STARTED, _RESUMED = "search_started", "resumed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenEvaluator:
-    """An evaluator, and how to let it go."""
-
-    evaluator: Evaluator
-    close: Callable[[], None]
 
 
 class SearchJob:
@@ -52,7 +45,7 @@ class SearchJob:
         self,
         database: Database,
         *,
-        open_evaluator: Callable[[TrainedSupernet, Callable[[], None]], OpenEvaluator],
+        open_evaluator: EvaluatorFactory,
         device: str = CPU.type,
     ) -> None:
         """`open_evaluator` comes from the wiring: it says what measures, on the device of this name."""

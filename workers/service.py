@@ -22,6 +22,9 @@ from workers.storage_errors import storage_message
 logger = logging.getLogger(__name__)
 
 _TIDY_EVERY_S = 600.0
+_FIRST_PAUSE_SHARE = 1 / 20
+"""Of the longest pause: whoever waited for a job that has just ended may send the next at once."""
+_PAUSE_GROWTH = 1.3
 
 Finish = Callable[[Session], None]
 """Writes a job's last results in the transaction that ends it."""
@@ -46,13 +49,20 @@ class WorkerService:
         lease_s: float,
         poll_s: float,
         tidy: Callable[[], None] = lambda: None,
+        let_go: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tidy` is called while there is no job, at the start and now and then."""
+        """An idle worker looks for a job every `poll_s`, and more often soon after one.
+
+        `tidy` is called while there is no job, at the start and now and then; `let_go` at the end, for
+        what runners keep from job to job.
+        """
         self._queue = queue
         self._runners = runners
         self._lease_s = lease_s
         self._poll_s = poll_s
+        self._pause_s = poll_s
         self._tidy = tidy
+        self._let_go = let_go
         self._tidied_at: float | None = None
         self._draining = threading.Event()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -64,16 +74,25 @@ class WorkerService:
     def run(self) -> None:
         """Work until drained."""
         logger.info("worker started", extra={"worker": self._name})
-        while not self._draining.is_set():
-            try:
-                has_worked = self._work_once()
-            except OperationalError as error:
-                logger.warning("the database does not answer: %s", error.orig)
-                has_worked = False
-            if not has_worked:
-                self._tidy_if_due()
-                # Not `wait`: the signal handler that drains may interrupt it while it holds the event's lock.
-                time.sleep(self._poll_s)
+        try:
+            while not self._draining.is_set():
+                self._work_or_pause()
+        finally:
+            self._let_go()
+
+    def _work_or_pause(self) -> None:
+        try:
+            has_worked = self._work_once()
+        except OperationalError as error:
+            logger.warning("the database does not answer: %s", error.orig)
+            has_worked = False
+        if has_worked:
+            self._pause_s = self._poll_s * _FIRST_PAUSE_SHARE
+            return
+        self._tidy_if_due()
+        # Not `wait`: the signal handler that drains may interrupt it while it holds the event's lock.
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * _PAUSE_GROWTH, self._poll_s)
 
     def _tidy_if_due(self) -> None:
         now = time.monotonic()

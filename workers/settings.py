@@ -27,6 +27,8 @@ class WorkerSettings(BaseSettings):
     measured on the processor."""
     num_evaluators: int = Field(default=2, ge=1)
     """Single-threaded Ray actors that measure networks during a search."""
+    keep_evaluators_s: float = Field(default=30.0, ge=0)
+    """How long these stay after a job, for a next one of the same supernet; 0 ends them at once."""
     lease_s: float = Field(default=20.0, ge=1)
     """A worker that is silent this long has lost its job."""
     poll_s: float = Field(default=1.0, gt=0)

@@ -14,9 +14,11 @@ from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
 from workers.datasets import DatasetImport, dataset_reference
+from workers.evaluation_job import EvaluationJob
 from workers.evaluation_pool import RayEvaluator
 from workers.leftovers import Leftovers
-from workers.search_job import OpenEvaluator, SearchJob
+from workers.open_evaluator import EvaluatorFactory, KeptEvaluator, OpenEvaluator, Releasing
+from workers.search_job import SearchJob
 from workers.service import JobRunner, WorkerService
 from workers.settings import WorkerSettings
 from workers.specialise_job import SpecialiseJob
@@ -35,6 +37,7 @@ _RAY_QUIET = {
 def build_service(settings: WorkerSettings, database: Database) -> WorkerService:
     """A worker that can do every kind of job; whoever opened the database closes it."""
     artifacts = ArtifactStore(settings.artifact_url)
+    kept = KeptEvaluator(_evaluator_factory(settings, database, artifacts), keep_s=settings.keep_evaluators_s)
     runners: dict[JobKind, JobRunner] = {
         JobKind.IMPORT_DATASET: DatasetImport(database, artifacts, settings.home),
         JobKind.TRAIN: TrainingJob(
@@ -45,11 +48,8 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
             device=settings.device,
             ensure_ray=lambda: ensure_ray(settings.num_evaluators),
         ),
-        JobKind.SEARCH: SearchJob(
-            database,
-            open_evaluator=_evaluator_factory(settings, database, artifacts),
-            device=settings.device,
-        ),
+        JobKind.SEARCH: SearchJob(database, open_evaluator=kept.open, device=settings.device),
+        JobKind.EVALUATE: EvaluationJob(database, open_evaluator=kept.open),
         JobKind.SPECIALISE: SpecialiseJob(
             database,
             artifacts,
@@ -59,10 +59,17 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
             max_images_in_zip_bytes=settings.max_images_in_zip_bytes,
         ),
     }
+    for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN, JobKind.SPECIALISE):
+        runners[kind] = Releasing(runners[kind], kept.release)
     queue = JobQueue(database)
     leftovers = Leftovers(queue, database, artifacts, settings.home)
     return WorkerService(
-        queue, runners, lease_s=settings.lease_s, poll_s=settings.poll_s, tidy=leftovers.remove
+        queue,
+        runners,
+        lease_s=settings.lease_s,
+        poll_s=settings.poll_s,
+        tidy=leftovers.remove,
+        let_go=kept.release,
     )
 
 
@@ -98,7 +105,7 @@ def _lock_local_ray() -> None:
 
 def _evaluator_factory(
     settings: WorkerSettings, database: Database, artifacts: ArtifactStore
-) -> Callable[[TrainedSupernet, Callable[[], None]], OpenEvaluator]:
+) -> EvaluatorFactory:
     def open_evaluator(trained: TrainedSupernet, check: Callable[[], None]) -> OpenEvaluator:
         ensure_ray(settings.num_evaluators)
         pool = RayEvaluator(

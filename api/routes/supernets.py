@@ -93,7 +93,7 @@ def change_supernet(supernet_id: Name, body: ResourcePatch, services: ServicesDe
 def delete_supernet(supernet_id: Name, services: ServicesDep) -> Response:
     """Delete a supernet that is trained no more, with its weights, curves and evaluations.
 
-    Refused while searches or subnets are of it; `used_by` names them."""
+    Refused while searches, subnets or evaluation batches are of it; `used_by` names them."""
     return delete(services, SUPERNET, supernet_id)
 
 

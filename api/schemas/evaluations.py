@@ -10,7 +10,7 @@ from pydantic import Field
 from api.schemas.common import AnswerModel
 from nas.costs import COST_NAMES
 from nas.store.searches import TrialWithEvaluation
-from nas.store.tables import EvaluationRow, SubnetRow
+from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow
 from nas.trial import Provenance, Split, wilson_interval
 
 
@@ -83,7 +83,7 @@ class FrontierEvaluation(Evaluation):
     ]
 
 
-def describe_costs(row: EvaluationRow | SubnetRow) -> Costs:
+def describe_costs(row: EvaluationRow | EvaluationItemRow | SubnetRow) -> Costs:
     """The costs kept with the row."""
     return Costs(**{name: getattr(row, name) for name in COST_NAMES})
 

@@ -18,6 +18,7 @@ _COLLECTIONS = {
     JobKind.TRAIN: "supernets",
     JobKind.SEARCH: "searches",
     JobKind.SPECIALISE: "subnets",
+    JobKind.EVALUATE: "evaluation-batches",
 }
 
 

@@ -1,12 +1,12 @@
 """The Python client: `Client(url)` or `AsyncClient(url)`, what they return and what they raise."""
 
 from nas.client.asynchronous.client import AsyncClient
+from nas.client.asynchronous.resource import AsyncJob, AsyncProduct, AsyncResource
 from nas.client.asynchronous.resources import (
     AsyncDataset,
-    AsyncJob,
+    AsyncEvaluationBatch,
+    AsyncEvaluationItem,
     AsyncPoint,
-    AsyncProduct,
-    AsyncResource,
     AsyncSearch,
     AsyncSubnet,
     AsyncSupernet,
@@ -20,6 +20,7 @@ from nas.client.errors import (
     JobCancelledError,
     JobFailedError,
     NoNetworkWithinBoundsError,
+    NotMeasuredError,
     NotReadyError,
     RequestRefusedError,
     ResourceNotFoundError,
@@ -31,12 +32,23 @@ from nas.client.errors import (
 )
 from nas.client.event import Event
 from nas.client.frontier import Frontier
-from nas.client.resources import Dataset, Job, Point, Product, Resource, Search, Subnet, Supernet
+from nas.client.resource import Job, Product, Resource
+from nas.client.resources import (
+    Dataset,
+    EvaluationBatch,
+    EvaluationItem,
+    Point,
+    Search,
+    Subnet,
+    Supernet,
+)
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncDataset",
+    "AsyncEvaluationBatch",
+    "AsyncEvaluationItem",
     "AsyncJob",
     "AsyncPoint",
     "AsyncProduct",
@@ -48,6 +60,8 @@ __all__ = [
     "ClientError",
     "Dataset",
     "DownloadError",
+    "EvaluationBatch",
+    "EvaluationItem",
     "Event",
     "Frontier",
     "InfeasibleConstraintsError",
@@ -55,6 +69,7 @@ __all__ = [
     "JobCancelledError",
     "JobFailedError",
     "NoNetworkWithinBoundsError",
+    "NotMeasuredError",
     "NotReadyError",
     "Point",
     "Product",

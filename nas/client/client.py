@@ -3,30 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote
 
+from nas.client.collection import Collection, NamedCollection, Products
 from nas.client.event import Event
 from nas.client.events import job_events
 from nas.client.frontier import Frontier
+from nas.client.resource import Job
 from nas.client.resources import (
     Dataset,
-    Job,
+    EvaluationBatch,
+    EvaluationItem,
     Point,
-    Product,
-    Resource,
     Search,
     Subnet,
     Supernet,
 )
 from nas.client.transport import Transport
 from nas.client.uploads import Uploads
-
-T = TypeVar("T", bound=Resource)
-ProductT = TypeVar("ProductT", bound=Product)
 
 
 class Client:
@@ -39,6 +37,7 @@ class Client:
         self.search_spaces = SearchSpaces(self._transport)
         self.supernets = Supernets(self._transport)
         self.searches = Searches(self._transport)
+        self.evaluation_batches = EvaluationBatches(self._transport)
         self.subnets = Subnets(self._transport)
         self.jobs = Jobs(self._transport)
 
@@ -57,65 +56,6 @@ class Client:
     def version(self) -> dict[str, str]:
         """Which release the service is."""
         return dict(self._transport.get("/version"))
-
-
-class Collection(Generic[T]):
-    """The resources of one kind."""
-
-    path: str
-    kind: type[T]
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def get(self, resource_id: str) -> T:
-        """One resource; ResourceNotFoundError when there is none."""
-        return self._as_resource(self._transport.get(f"{self.path}/{quote(resource_id, safe='')}"))
-
-    def list(self, **filters: Any) -> Iterator[T]:
-        """Every resource, newest first, read page by page."""
-        for data in self._transport.pages(self.path, filters):
-            yield self._as_resource(data)
-
-    def wait(
-        self,
-        resource_id: str,
-        timeout: float | None = None,
-        on_progress: Callable[[T], None] | None = None,
-    ) -> T:
-        """The resource once its job has succeeded; see `Resource.wait`."""
-        resource = self.get(resource_id)
-        return resource.wait(timeout=timeout, on_progress=on_progress)
-
-    def _unread(self, resource_id: str) -> T:
-        """Enough of the resource to ask for what lies below it, without a request of its own."""
-        path = f"{self.path}/{quote(resource_id, safe='')}"
-        return self._as_resource({"id": resource_id, "links": {"self": path}})
-
-    def _as_resource(self, data: Any) -> T:
-        return self.kind(data, self._transport)
-
-
-class Products(Collection[ProductT]):
-    """Resources that a request creates and a job makes."""
-
-    def create_from(self, body: Mapping[str, Any]) -> ProductT:
-        """Create one from a whole request body, as docs/openapi.json describes it; the service checks it."""
-        return self._as_resource(self._transport.create(self.path, body))
-
-    def update(
-        self,
-        resource_id: str,
-        *,
-        display_name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> ProductT:
-        """See `Product.update`."""
-        return self._unread(resource_id).update(display_name=display_name, labels=labels)
-
-    def delete(self, resource_id: str) -> None:
-        """See `Product.delete`."""
-        self._unread(resource_id).delete()
 
 
 class Datasets(Products[Dataset]):
@@ -214,6 +154,28 @@ class Supernets(Products[Supernet]):
         """See `Supernet.frontier`."""
         return self._unread(supernet_id).frontier(objectives, **bounds)
 
+    def evaluate(
+        self,
+        supernet_id: str,
+        architectures: Iterable[Mapping[str, Any] | str],
+        *,
+        constraints: Mapping[str, float | str] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> EvaluationBatch:
+        """See `Supernet.evaluate`."""
+        return self._unread(supernet_id).evaluate(
+            architectures, constraints=constraints, display_name=display_name, labels=labels
+        )
+
+    def evaluate_from(self, supernet_id: str, body: Mapping[str, Any]) -> EvaluationBatch:
+        """See `Supernet.evaluate_from`."""
+        return self._unread(supernet_id).evaluate_from(body)
+
+    def evaluations(self, supernet_id: str) -> Iterator[Point]:
+        """See `Supernet.evaluations`."""
+        return self._unread(supernet_id).evaluations()
+
     def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
         return self._unread(supernet_id).curves()
@@ -282,6 +244,17 @@ class Searches(Products[Search]):
     def pareto(self, search_id: str) -> Frontier[Point]:
         """See `Search.pareto`."""
         return self._unread(search_id).pareto()
+
+
+class EvaluationBatches(NamedCollection[EvaluationBatch]):
+    """Networks chosen outside; `supernets.evaluate` creates a batch."""
+
+    path = "/v1/evaluation-batches"
+    kind = EvaluationBatch
+
+    def networks(self, batch_id: str) -> Iterator[EvaluationItem]:
+        """See `EvaluationBatch.networks`."""
+        return self._unread(batch_id).networks()
 
 
 class Subnets(Products[Subnet]):

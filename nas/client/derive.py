@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenize import NAME, TokenInfo, generate_tokens
 
 FOLDER = Path(__file__).parent
-SOURCES = ("client", "download", "events", "resources", "transport", "uploads")
+SOURCES = ("client", "collection", "download", "events", "resource", "resources", "transport", "uploads")
 
 _NAMES = {
     "__aenter__": "__enter__",

@@ -32,6 +32,10 @@ class DownloadError(ClientError):
     """The bytes that came are not those that were promised."""
 
 
+class NotMeasuredError(ClientError):
+    """The network has no accuracy: it breaks a constraint, or its batch has not come to it."""
+
+
 class UnsendableRequestError(ClientError, ValueError):
     """The URL or the key can be no service's, or the request holds what JSON cannot say; nothing was sent."""
 

@@ -37,3 +37,9 @@ FRONTIER_COLUMNS: Columns = {
     **POINT_COLUMNS,
     "CHANCE OF BEING ON IT": lambda point: percent(point["frontier_probability"]),
 }
+
+ITEM_COLUMNS: Columns = {
+    "NETWORK": lambda item: str(item["number"]),
+    "STATE": lambda item: " ".join([item["state"], *item["breaks"]]),
+    **POINT_COLUMNS,
+}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from nas.client.resources import Resource
+from nas.client.resource import Resource
 from nas.commands.text import duration, printable
 
 _SPARSE_S = 30.0

@@ -56,7 +56,17 @@ def parse_value(text: str) -> Any:
 
 
 def read_body(path: str) -> Body:
-    """The mapping in the file, `-` for stdin: JSON if it begins like it, else YAML."""
+    """The mapping in the file, `-` for stdin."""
+    body = read_document(path)
+    if not isinstance(body, dict):
+        raise UsageError(
+            f"{path}: {kind_of(body)} instead of a mapping of fields, such as 'display_name: first'"
+        )
+    return body
+
+
+def read_document(path: str) -> Any:
+    """What the file holds, `-` for stdin: JSON if it begins like it, else YAML."""
     try:
         with click.open_file(path, "rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -71,18 +81,10 @@ def read_body(path: str) -> Body:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     try:
-        body = (
-            json.loads(text)
-            if text.lstrip().startswith("{") and path.endswith(".json")
-            else parse_value(text)
-        )
+        is_json = text.lstrip().startswith(("{", "[")) and path.endswith(".json")
+        return json.loads(text) if is_json else parse_value(text)
     except (ValueError, RecursionError, UsageError) as error:
         raise UsageError(f"{path}: {error}; write the request's body as YAML or JSON") from error
-    if not isinstance(body, dict):
-        raise UsageError(
-            f"{path}: {_kind(body)} instead of a mapping of fields, such as 'display_name: first'"
-        )
-    return body
 
 
 def put(body: Body, field: str, value: Any) -> None:
@@ -92,7 +94,7 @@ def put(body: Body, field: str, value: Any) -> None:
     for name in outer:
         inner = place.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"{name} is {_kind(inner)}, so {field} cannot be set in it; correct the file")
+            raise UsageError(f"{name} is {kind_of(inner)}, so {field} cannot be set in it; correct the file")
         place = inner
     place[last] = value
 
@@ -114,8 +116,7 @@ def with_body(command: Callable[..., int | None]) -> Callable[..., int | None]:
         metavar="FIELD=VALUE",
         help="Any field of the body, such as --set recipe.epochs=10; repeat it for several.",
     )
-    @click.option("--name", help="display_name: for people.")
-    @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Repeat it for several.")
+    @_with_name_options
     @wraps(command)
     def run(
         *args: Any,
@@ -128,16 +129,40 @@ def with_body(command: Callable[..., int | None]) -> Callable[..., int | None]:
         body = {} if body_file is None else read_body(body_file)
         for field, text in _pairs(assignments, "--set", "recipe.epochs=10"):
             put(body, field, parse_value(text))
-        if name is not None:
-            body["display_name"] = name
-        for key, value in _pairs(labels, "--label", "team=vision"):
-            labelled = body.setdefault("labels", {})
-            if not isinstance(labelled, dict):
-                raise UsageError(f"labels is {_kind(labelled)} instead of a mapping; correct the file")
-            labelled[key] = value
+        _put_names(body, name, labels)
         return command(*args, body=body, **options)
 
     return run
+
+
+def with_names(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Gives a creating command, which reads its own file, the `body` made of --name and --label."""
+
+    @_with_name_options
+    @wraps(command)
+    def run(*args: Any, name: str | None, labels: tuple[str, ...], **options: Any) -> int | None:
+        body: Body = {}
+        _put_names(body, name, labels)
+        return command(*args, body=body, **options)
+
+    return run
+
+
+def _with_name_options(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    labels = click.option(
+        "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Repeat it for several."
+    )
+    return click.option("--name", help="display_name: for people.")(labels(command))
+
+
+def _put_names(body: Body, name: str | None, labels: tuple[str, ...]) -> None:
+    if name is not None:
+        body["display_name"] = name
+    for key, value in _pairs(labels, "--label", "team=vision"):
+        labelled = body.setdefault("labels", {})
+        if not isinstance(labelled, dict):
+            raise UsageError(f"labels is {kind_of(labelled)} instead of a mapping; correct the file")
+        labelled[key] = value
 
 
 def put_given(body: Body, values: Mapping[str, Any]) -> None:
@@ -155,7 +180,8 @@ def _pairs(texts: tuple[str, ...], option: str, example: str) -> Iterator[tuple[
         yield key, value
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What people call such a value."""
     names = {dict: "a mapping", list: "a list", str: "a text", type(None): "nothing"}
     return names.get(type(value), json.dumps(value, default=str))
 

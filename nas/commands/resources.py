@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from nas.client import Client
-from nas.client.client import Collection, Products
-from nas.client.resources import Resource
+from nas.client.collection import Collection, NamedCollection
+from nas.client.resource import Resource
 from nas.commands.options import ID, Seconds
 from nas.commands.session import Columns, Output, Session, with_session
 from nas.commands.text import NOTHING, moment
@@ -117,7 +117,7 @@ def add_delete(group: click.Group, noun: Noun) -> None:
     def run(session: Session, *, resource_id: str) -> None:
         with session.client() as client:
             collection = noun.collection(client)
-            assert isinstance(collection, Products)
+            assert isinstance(collection, NamedCollection)
             collection.delete(resource_id)
         if session.output is Output.TABLE:
             click.echo(f"{resource_id} is deleted")

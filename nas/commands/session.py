@@ -23,7 +23,7 @@ from nas.client.errors import (
     WaitTimeoutError,
 )
 from nas.client.messages import connection_settings
-from nas.client.resources import Resource
+from nas.client.resource import Resource
 from nas.commands.exits import InterruptedWaitError
 from nas.commands.progress import ProgressLine
 from nas.commands.text import details, table

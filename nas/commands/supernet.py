@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from nas.client import Client
+from nas.commands.evaluation import evaluate
 from nas.commands.exits import UsageError
 from nas.commands.files import show_saved, with_folder
 from nas.commands.options import ID, with_waiting
@@ -158,6 +159,7 @@ def _weights(session: Session, client: Client, given: str) -> dict[str, str]:
     return {"upload_id": sent(session, client, path, path.name)}
 
 
+supernet.add_command(evaluate)
 add_list(supernet, SUPERNET)
 add_get(supernet, SUPERNET)
 add_watch(supernet, SUPERNET)

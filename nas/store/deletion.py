@@ -1,8 +1,8 @@
 """What may be deleted, and what goes with it: the rules for every kind of resource.
 
 A resource goes once its job has ended and no other resource refers to it. Its job with its events goes too,
-and so do the rows that are nothing without it. Evaluations belong to the supernet, whichever search or
-subnet made them. Bytes go after the commit, by the note that it leaves (see `discards`).
+and so do the rows that are nothing without it. Evaluations belong to the supernet, whichever search,
+subnet or batch made them. Bytes go after the commit, by the note that it leaves (see `discards`).
 
 Locks are taken on the job first, then on the resource, here as in `resources.hold`: what is about to refer
 to a resource and what is about to delete it wait for each other, and one of them finds the other's work.
@@ -27,6 +27,8 @@ from nas.store.tables import (
     Base,
     DatasetFileRow,
     DatasetRow,
+    EvaluationBatchRow,
+    EvaluationItemRow,
     EvaluationRow,
     JobEventRow,
     JobRow,
@@ -81,9 +83,16 @@ SEARCH = ResourceKind(name="search", noun="search", collection="searches", model
 SUBNET = ResourceKind(
     name="subnet", noun="subnet", collection="subnets", model=SubnetRow, parts=(ArtifactRow,)
 )
+EVALUATION_BATCH = ResourceKind(
+    name="evaluation_batch",
+    noun="evaluation batch",
+    collection="evaluation-batches",
+    model=EvaluationBatchRow,
+    parts=(EvaluationItemRow,),
+)
 UPLOAD = ResourceKind(name="upload", noun="upload", collection="uploads", model=UploadRow)
 
-KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, UPLOAD)
+KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, EVALUATION_BATCH, UPLOAD)
 
 
 @dataclass(frozen=True, kw_only=True)

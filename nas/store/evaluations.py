@@ -8,7 +8,7 @@ thousand are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,15 +132,25 @@ def find(session: Session, protocol: EvaluationProtocol, architecture_key: str) 
     """The evaluation of one network measured in exactly this way."""
     return session.scalar(
         select(EvaluationRow).where(
-            *_is_measured_by(protocol), EvaluationRow.architecture_key == architecture_key
+            *is_measured_by(protocol), EvaluationRow.architecture_key == architecture_key
         )
     )
 
 
 def known(session: Session, protocol: EvaluationProtocol) -> dict[str, EvaluationRow]:
     """Everything measured in exactly this way, by architecture key."""
-    query = select(EvaluationRow).where(*_is_measured_by(protocol)).order_by(EvaluationRow.id)
+    query = select(EvaluationRow).where(*is_measured_by(protocol)).order_by(EvaluationRow.id)
     return {row.architecture_key: row for row in session.scalars(query)}
+
+
+def recorded(
+    session: Session, protocol: EvaluationProtocol, *, page_size: int, before_id: int | None = None
+) -> Sequence[EvaluationRow]:
+    """A page of everything measured in exactly this way, newest first."""
+    query = select(EvaluationRow).where(*is_measured_by(protocol))
+    if before_id is not None:
+        query = query.where(EvaluationRow.id < before_id)
+    return session.scalars(query.order_by(EvaluationRow.id.desc()).limit(page_size)).all()
 
 
 def best(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationRow | None:
@@ -170,7 +180,7 @@ def candidates(session: Session, protocol: EvaluationProtocol, limits: Limits) -
 
 def measured(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationColumns:
     """All that keep every limit, as columns; of a million evaluations that takes seconds."""
-    return _columns(session, [*_is_measured_by(protocol), *_keeps(limits)])
+    return _columns(session, [*is_measured_by(protocol), *_keeps(limits)])
 
 
 def bitmaps(session: Session, evaluation_ids: list[int]) -> list[bytes]:
@@ -182,7 +192,7 @@ def bitmaps(session: Session, evaluation_ids: list[int]) -> list[bytes]:
 
 def count(session: Session, protocol: EvaluationProtocol, limits: Limits) -> int:
     """How many evaluations keep every limit, candidates or not."""
-    query = select(func.count()).where(*_is_measured_by(protocol), *_keeps(limits))
+    query = select(func.count()).where(*is_measured_by(protocol), *_keeps(limits))
     return session.execute(query).scalar_one()
 
 
@@ -197,7 +207,7 @@ class Durations:
 
 def durations(session: Session, protocol: EvaluationProtocol) -> Durations:
     """Of everything measured in exactly this way."""
-    query = select(func.count(), func.avg(EvaluationRow.duration_s)).where(*_is_measured_by(protocol))
+    query = select(func.count(), func.avg(EvaluationRow.duration_s)).where(*is_measured_by(protocol))
     number, mean_s = session.execute(query).one()
     return Durations(count=number, mean_s=mean_s)
 
@@ -277,12 +287,13 @@ def _columns(session: Session, conditions: list[ColumnElement[bool]]) -> Evaluat
 # Conditions
 
 
-def _is_measured_by(protocol: EvaluationProtocol) -> list[ColumnElement[bool]]:
+def is_measured_by(protocol: EvaluationProtocol) -> list[ColumnElement[bool]]:
+    """The conditions that an evaluation's row was measured in exactly this way."""
     return [getattr(EvaluationRow, name) == value for name, value in asdict(protocol).items()]
 
 
 def _is_candidate(protocol: EvaluationProtocol) -> list[ColumnElement[bool]]:
-    return [*_is_measured_by(protocol), not_(EvaluationRow.is_superseded)]
+    return [*is_measured_by(protocol), not_(EvaluationRow.is_superseded)]
 
 
 def _keeps(limits: Limits) -> list[ColumnElement[bool]]:

@@ -18,6 +18,7 @@ class Prefix(StrEnum):
     SEARCH = "se"
     SUBNET = "sub"
     UPLOAD = "up"
+    EVALUATION_BATCH = "eb"
 
 
 def new_id(prefix: Prefix) -> str:

@@ -14,7 +14,15 @@ from nas.errors import ConflictError, NotFoundError
 from nas.job import Job, JobKind, JobState
 from nas.store.job_rows import lock
 from nas.store.jobs import JobQueue, as_job
-from nas.store.tables import DatasetRow, JobRow, ResourceRow, SearchRow, SubnetRow, SupernetRow
+from nas.store.tables import (
+    DatasetRow,
+    EvaluationBatchRow,
+    JobRow,
+    ResourceRow,
+    SearchRow,
+    SubnetRow,
+    SupernetRow,
+)
 
 R = TypeVar("R", bound=ResourceRow)
 
@@ -23,6 +31,7 @@ _MADE_BY: Mapping[JobKind, type[ResourceRow]] = {
     JobKind.TRAIN: SupernetRow,
     JobKind.SEARCH: SearchRow,
     JobKind.SPECIALISE: SubnetRow,
+    JobKind.EVALUATE: EvaluationBatchRow,
 }
 
 Cursor = tuple[datetime, str]

@@ -349,6 +349,8 @@ class EvaluationRow(Base):
         ),
         # Wide enough to count what is within bounds without reading the rows, which are ten times as wide.
         Index("ix_evaluations_costs", *_PROTOCOL, "macs", "params", "size_bytes", "peak_activation_bytes"),
+        # For a list of all of them, newest first.
+        Index("ix_evaluations_recorded", *_PROTOCOL, "id"),
     )
 
 
@@ -385,6 +387,45 @@ class TrialRow(Base):
     round: Mapped[int]
     is_reused: Mapped[bool]
     created_at: Mapped[Moment]
+
+
+class EvaluationBatchRow(ResourceRow):
+    """Networks chosen outside, to be measured with a supernet's weights."""
+
+    __tablename__ = "evaluation_batches"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), index=True)
+    constraints: Mapped[dict[str, Any]]
+    num_architectures: Mapped[int]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class EvaluationItemRow(Base):
+    """One network of a batch, where it was given. Several may be one network, and share its evaluation."""
+
+    __tablename__ = "evaluation_items"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("evaluation_batches.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    architecture_key: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    macs: Mapped[BigInt]
+    params: Mapped[BigInt]
+    size_bytes: Mapped[BigInt]
+    peak_activation_bytes: Mapped[BigInt]
+    is_infeasible: Mapped[bool]
+    """It breaks a constraint of the batch, so it is never measured for it."""
+    evaluation_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+    is_reused: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Something else had measured the network."""
+
+    __table_args__ = (
+        CheckConstraint("evaluation_id IS NULL OR NOT is_infeasible", name="infeasible"),
+        CheckConstraint("evaluation_id IS NOT NULL OR NOT is_reused", name="reused"),
+    )
 
 
 class SubnetRow(ResourceRow):

@@ -12,7 +12,7 @@ import pytest
 
 from api.__main__ import Server, make_server
 from api.settings import ApiSettings
-from nas.client import Client, Search, Subnet, Supernet
+from nas.client import Client, EvaluationBatch, Search, Subnet, Supernet
 from nas.store.artifacts import ArtifactStore
 from tests.api.worker import PlayedWorker, ladder
 
@@ -89,6 +89,15 @@ def search(client, supernet, worker) -> Search:
     search = client.searches.create(supernet.id, 5)
     worker.search(ladder(5), ACCURACIES)
     return search.refresh()
+
+
+@pytest.fixture
+def batch(client, supernet, worker) -> EvaluationBatch:
+    """Two networks, none of the ladder's five, measured because something outside chose them."""
+    new = [network for network in ladder(9) if network not in ladder(5)]
+    batch = supernet.evaluate([network.to_json() for network in new[:2]])
+    worker.evaluate([140, 120])
+    return batch.refresh()
 
 
 @pytest.fixture

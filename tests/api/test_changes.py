@@ -19,7 +19,7 @@ def path_of(resource) -> str:
     return resource["links"]["self"]
 
 
-@pytest.fixture(params=["dataset", "supernet", "search", "subnet"])
+@pytest.fixture(params=["dataset", "supernet", "search", "batch", "subnet"])
 def queued(request, client, worker):
     """A resource of each kind whose job waits, and how its job ends well."""
     dataset = client.datasets.create(DIGITS)
@@ -32,6 +32,8 @@ def queued(request, client, worker):
     worker.train()
     if request.param == "search":
         return client.searches.create(supernet.id, 5), lambda: worker.search([], [])
+    if request.param == "batch":
+        return supernet.evaluate([SPACE.smallest().to_json()]), lambda: worker.evaluate([100])
     subnet = client.subnets.create(supernet_id=supernet.id, architecture=SPACE.smallest().to_json())
     return subnet, lambda: worker.specialise({"model.py": b"m"})
 
@@ -77,7 +79,9 @@ def test_an_impossible_change_is_refused_by_name(http, client, body, field):
     assert problem["errors"][0]["field"].startswith(field)
 
 
-@pytest.mark.parametrize("collection", ["datasets", "supernets", "searches", "subnets", "uploads"])
+@pytest.mark.parametrize(
+    "collection", ["datasets", "supernets", "searches", "subnets", "evaluation-batches", "uploads"]
+)
 def test_what_does_not_exist_is_neither_changed_nor_deleted(http, collection):
     path = f"/v1/{collection}/x_nowhere"
     problem_of(http.delete(path), 404, "not-found")
@@ -152,6 +156,17 @@ def test_a_deleted_search_leaves_what_it_measured(http, search):
     assert http.delete(path_of(search)).status_code == 204
     assert http.get(frontier).json() == before
     assert before["num_evaluations"] == 5
+
+
+def test_a_deleted_batch_leaves_what_it_measured_and_keeps_its_supernet_until_then(http, batch):
+    supernet = f"/v1/supernets/{batch['supernet_id']}"
+    problem = problem_of(http.delete(supernet), 409, "resource-in-use")
+    assert problem["used_by"] == [{"kind": "evaluation_batch", "id": batch.id, "display_name": ""}]
+    before = http.get(f"{supernet}/evaluations").json()
+    assert http.delete(path_of(batch)).status_code == 204
+    assert http.get(f"{supernet}/evaluations").json() == before
+    assert len(before["items"]) == 2
+    assert http.delete(supernet).status_code == 204
 
 
 def test_a_creation_is_replayed_though_its_resource_was_deleted(http, worker):

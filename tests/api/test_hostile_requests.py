@@ -9,6 +9,7 @@ import json
 from base64 import urlsafe_b64encode
 
 from tests.api.conftest import DIGITS
+from tests.api.worker import SPACE
 
 BIG = "9" * 5000
 FACE = "%F0%9F%98%80"
@@ -57,7 +58,7 @@ def hostile_tokens(kind: str) -> list[str]:
 
 
 def test_a_hostile_page_is_refused(http):
-    for path in ("datasets", "supernets", "searches", "subnets", "jobs"):
+    for path in ("datasets", "supernets", "searches", "subnets", "evaluation-batches", "jobs"):
         for page_token in hostile_tokens(path):
             response = http.get(f"/v1/{path}", params={"page_token": page_token})
             check(response, 422, "invalid-request", "page_token")
@@ -94,7 +95,7 @@ def test_a_hostile_state_is_refused_with_those_there_are(http):
 
 
 def test_a_hostile_filter_is_refused(http):
-    for path in ["searches", "subnets"]:
+    for path in ["searches", "subnets", "evaluation-batches"]:
         for value in ["", "%00", "sn_", FACE, "sn_" + "a" * 65, "sn_a&supernet_id=sn_b", "sn_a%0A"]:
             check(http.get(f"/v1/{path}?supernet_id={value}"), 422, "invalid-request", "supernet_id")
 
@@ -170,15 +171,30 @@ def test_a_hostile_name_names_nothing(http):
         "-1",
         "{}",
     ]:
-        for kind in ("datasets", "supernets", "searches", "subnets", "jobs", "search-spaces"):
+        for kind in (
+            "datasets",
+            "supernets",
+            "searches",
+            "subnets",
+            "evaluation-batches",
+            "jobs",
+            "search-spaces",
+        ):
             check(http.get(f"/v1/{kind}/{name}"), 404, "not-found")
-        for below in ("supernets/{}/best", "searches/{}/pareto", "subnets/{}/artifacts", "jobs/{}/events"):
+        for below in (
+            "supernets/{}/best",
+            "supernets/{}/evaluations",
+            "searches/{}/pareto",
+            "subnets/{}/artifacts",
+            "evaluation-batches/{}/networks",
+            "jobs/{}/events",
+        ):
             check(http.get(f"/v1/{below.format(name)}"), 404, "not-found")
         check(http.post(f"/v1/jobs/{name}/cancel"), 404, "not-found")
 
 
 def test_a_hostile_body_is_no_json(http):
-    for path in ["datasets", "supernets", "searches", "subnets"]:
+    for path in ["datasets", "supernets", "searches", "subnets", "supernets/sn_x/evaluations"]:
         for body in [
             nested(33),
             nested(900),
@@ -206,7 +222,7 @@ def test_a_hostile_body_is_no_json(http):
 
 
 def test_a_body_that_is_no_object_is_refused(http):
-    for path in ["datasets", "supernets", "searches", "subnets"]:
+    for path in ["datasets", "supernets", "searches", "subnets", "supernets/sn_x/evaluations"]:
         for body in ["", "[]", "5", '"x"', "null", nested(32)]:
             check(http.post(f"/v1/{path}", content=body.encode(), headers=JSON), 422, "invalid-request")
 
@@ -323,6 +339,56 @@ def test_a_hostile_architecture_is_unknown(http, supernet):
     ]:
         body = {"supernet_id": supernet.id, "architecture": architecture}
         check(http.post("/v1/subnets", json=body), 422, "unknown-architecture", "architecture")
+
+
+def test_a_hostile_network_of_a_batch_is_unknown_by_its_place(http, supernet):
+    known = SPACE.smallest().to_json()
+    for architecture in [{}, "", "x" * 100_000, nested(3000), BIG, {"r": 10**300}, {"ks": None}, {"\n": 1}]:
+        body = {"architectures": [known, architecture, {}]}
+        response = http.post(f"/v1/supernets/{supernet.id}/evaluations", json=body)
+        check(response, 422, "unknown-architecture", "architectures.1")
+    assert http.get("/v1/evaluation-batches").json()["items"] == []
+
+
+def test_a_hostile_batch_is_refused(http, supernet):
+    known = SPACE.smallest().to_json()
+    for fields, field in [
+        ({"architectures": []}, "architectures"),
+        ({"architectures": {}}, "architectures"),
+        ({"architectures": None}, "architectures"),
+        ({"architectures": "[]"}, "architectures"),
+        ({"architectures": [known] * 1001}, "architectures"),
+        ({"constraints": None}, "constraints"),
+        ({"constraints": {"max_macs": "0%"}}, "constraints.max_macs"),
+        ({"constraints": {"max_macs": 10**400}}, "constraints.max_macs"),
+        ({"supernet_id": supernet.id}, "supernet_id"),
+        ({"labels": {"": ""}}, "labels."),
+    ]:
+        response = http.post(
+            f"/v1/supernets/{supernet.id}/evaluations", json={"architectures": [known], **fields}
+        )
+        check(response, 422, "invalid-request", field)
+    for number in [5, True, None, [known]]:
+        response = http.post(
+            f"/v1/supernets/{supernet.id}/evaluations", json={"architectures": [known, number]}
+        )
+        problem = check(response, 422, "invalid-request")
+        assert {error["field"] for error in problem["errors"]} == {"architectures.1"}
+    body = json.dumps({"architectures": ["x" * (4 << 20)]})
+    response = http.post(f"/v1/supernets/{supernet.id}/evaluations", content=body, headers=JSON)
+    check(response, 413, "body-too-large")
+    assert http.get("/v1/evaluation-batches").json()["items"] == []
+
+
+def test_a_hostile_token_of_a_batch_or_of_evaluations_is_refused(http, batch):
+    supernet = batch["supernet_id"]
+    for number in [True, 1.0, -1, 2**63, 10**30, None, "1"]:
+        for path, kind in [
+            (f"evaluation-batches/{batch.id}/networks", batch.id),
+            (f"supernets/{supernet}/evaluations", f"{supernet}/evaluations"),
+        ]:
+            response = http.get(f"/v1/{path}", params={"page_token": token(kind, number)})
+            check(response, 422, "invalid-request", "page_token")
 
 
 def test_a_hostile_trial_is_refused(http, search):

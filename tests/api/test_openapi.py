@@ -18,6 +18,7 @@ from api.problem_types import PROBLEM_TYPES
 from api.problems import NAS_PROBLEMS
 from api.settings import ApiSettings
 from tests.api.conftest import DIGITS
+from tests.api.worker import SPACE
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
@@ -115,13 +116,16 @@ class Examples:
             "datasets": {"source": DIGITS},
             "supernets": {"dataset_id": finished["ds"], "search_space": "micro_8"},
             "searches": {"supernet_id": finished["sn"], "num_trials": 1},
+            "evaluation-batches": {"architectures": [SPACE.largest().to_json()]},
             "subnets": {"search_id": finished["se"], "trial_number": 0},
         }
         collection = "datasets" if collection == "jobs" else collection
-        return self._http.post(f"/v1/{collection}", json=bodies[collection]).json()
+        nested = {"evaluation-batches": f"supernets/{finished['sn']}/evaluations"}
+        path = nested.get(collection, collection)
+        return self._http.post(f"/v1/{path}", json=bodies[collection]).json()
 
 
-def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search):
+def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search, batch):
     """Ids alone are replaced, since nobody can know them beforehand, and the key is a new one each time."""
     supernet = http.get(f"/v1/supernets/{subnet['supernet_id']}").json()
     upload = http.post("/v1/uploads", content=b"x", headers={"Content-Type": "application/zip"}).json()
@@ -129,6 +133,7 @@ def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search)
         "ds": supernet["dataset_id"],
         "sn": supernet["id"],
         "se": search.id,
+        "eb": batch.id,
         "sub": subnet.id,
         "job": subnet.job_id,
         "up": upload["id"],
@@ -176,6 +181,8 @@ get_supernet_frontier get_supernet_probes get_upload get_version list_dataset_sp
 list_job_events list_jobs
 list_search_spaces list_search_trials list_searches list_subnet_artifacts list_subnets
 list_supernet_artifacts list_supernets list_uploads validate_search
+create_evaluations list_supernet_evaluations list_evaluation_batches get_evaluation_batch
+change_evaluation_batch delete_evaluation_batch list_evaluation_batch_networks
 """
 
 
@@ -209,6 +216,7 @@ def test_every_figure_says_what_it_is():
         [
             "Evaluation",
             "FrontierEvaluation",
+            "EvaluationItem",
             "Trial",
             "FrontierTrial",
             "Subnet",

@@ -13,7 +13,7 @@ from nas.architecture import Architecture
 from nas.costs import costs
 from nas.job import JobKind, Progress
 from nas.probes import EpochProbes, ProbeResult, choose_probes
-from nas.store import datasets, evaluations, probes, searches, subnets, supernets
+from nas.store import datasets, evaluation_batches, evaluations, probes, searches, subnets, supernets
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
@@ -135,6 +135,19 @@ class PlayedWorker:
                     evaluation_id=evaluation_id,
                     round=0,
                     is_reused=not is_new,
+                )
+
+    def evaluate(self, num_correct: Sequence[int]) -> None:
+        """The networks that are due, in their order, with so many images right."""
+        with self.job(JobKind.EVALUATE) as (session, batch_id):
+            supernet_id = evaluation_batches.get(session, batch_id).row.supernet_id
+            due = [SPACE.parse(description) for description in evaluation_batches.due(session, batch_id)]
+            for architecture, correct in zip(due, num_correct, strict=True):
+                evaluation_id, is_new = evaluations.record(
+                    session, supernet_id, measurement(architecture, correct), costs_of(architecture)
+                )
+                evaluation_batches.link(
+                    session, batch_id, architecture.key, evaluation_id, is_reused=not is_new
                 )
 
     def specialise(self, files: dict[str, bytes]) -> None:

@@ -13,6 +13,7 @@ from nas.client import (
     InfeasibleConstraintsError,
     JobCancelledError,
     JobFailedError,
+    NotMeasuredError,
     NotReadyError,
     RequestRefusedError,
     ResourceNotFoundError,
@@ -54,6 +55,27 @@ async def the_whole_path_ends_in_files(client, worker, folder):
     subnet = await subnet.wait(timeout=60)
     paths = await subnet.download(folder)
     assert {path.name: path.read_bytes() for path in paths} == FILES
+
+
+async def networks_chosen_outside_are_answered_in_their_order(client, worker, folder):
+    supernet = await trained(client, worker)
+    given = [network.to_json() for network in ladder(5)]
+    batch = await supernet.evaluate(given, constraints={"max_macs": "99%"}, display_name="mine")
+    worker.evaluate([100, 140, 120, 180])
+    results = await batch.results(timeout=60)
+    assert [network.architecture for network in results] == given
+    assert [network.accuracy for network in results[:4]] == [0.5, 0.7, 0.6, 0.9]
+    assert [network.is_infeasible for network in results] == [False] * 4 + [True]
+    with pytest.raises(NotMeasuredError):
+        assert results[4].interval_95
+    again = await client.supernets.evaluate(supernet.id, given[:1])
+    assert [network["is_reused"] async for network in client.evaluation_batches.networks(again.id)] == [True]
+    assert [found.id async for found in client.evaluation_batches.list()] == [again.id, batch.id]
+    newest = [point.architecture async for point in client.supernets.evaluations(supernet.id)]
+    assert newest == given[3::-1]
+    await client.evaluation_batches.delete(batch.id)
+    with pytest.raises(ResourceNotFoundError):
+        await batch.refresh()
 
 
 async def lists_are_read_page_by_page(client, worker, folder):

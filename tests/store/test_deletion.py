@@ -12,7 +12,17 @@ from sqlalchemy import func, select, text
 from nas.errors import ConflictError, NotFoundError
 from nas.job import JobKind
 from nas.probes import EpochProbes, ProbeResult, choose_probes
-from nas.store import datasets, discards, evaluations, probes, searches, subnets, supernets, uploads
+from nas.store import (
+    datasets,
+    discards,
+    evaluation_batches,
+    evaluations,
+    probes,
+    searches,
+    subnets,
+    supernets,
+    uploads,
+)
 from nas.store.artifacts import ArtifactStore
 from nas.store.deletion import (
     DATASET,
@@ -79,6 +89,26 @@ def add_subnet(evaluation, costs):
             supernet_id=supernet_id,
             architecture=evaluation().architecture,
             costs=costs,
+            spec={},
+        ).row.id
+
+    return add
+
+
+@pytest.fixture
+def add_batch(evaluation, costs):
+    def add(session, supernet_id):
+        network = evaluation_batches.GivenNetwork(
+            architecture=evaluation().architecture, costs=costs, is_infeasible=False
+        )
+        return evaluation_batches.create(
+            session,
+            **NAMES,
+            protocol=evaluations.EvaluationProtocol(
+                supernet_id=supernet_id, checkpoint="c0", split=Split.VAL, num_images=100, calibration="all"
+            ),
+            constraints={},
+            networks=[network],
             spec={},
         ).row.id
 
@@ -328,7 +358,7 @@ def test_notes_are_forgotten_after_a_month(database, make, delete, end, tmp_path
 # Races
 
 
-def pairs(add_subnet):
+def pairs(add_subnet, add_batch):
     """What refers to what: how the first is made, and how the second is made to refer to it."""
     return {
         "a data set of an upload": (
@@ -339,6 +369,7 @@ def pairs(add_subnet):
         "a supernet of a data set": (DATASET, add_dataset, add_supernet),
         "a search of a supernet": (SUPERNET, lambda s: add_supernet(s, add_dataset(s)), add_search),
         "a subnet of a supernet": (SUPERNET, lambda s: add_supernet(s, add_dataset(s)), add_subnet),
+        "a batch of a supernet": (SUPERNET, lambda s: add_supernet(s, add_dataset(s)), add_batch),
         "a search that extends another": (
             SEARCH,
             lambda s: add_search(s, add_supernet(s, add_dataset(s))),
@@ -347,9 +378,9 @@ def pairs(add_subnet):
     }
 
 
-@pytest.fixture(params=[*pairs(None)])
-def pair(request, add_subnet):
-    return pairs(add_subnet)[request.param]
+@pytest.fixture(params=[*pairs(None, None)])
+def pair(request, add_subnet, add_batch):
+    return pairs(add_subnet, add_batch)[request.param]
 
 
 def test_a_reference_under_way_makes_the_deletion_wait_and_be_refused(database, make, delete, end, pair):

@@ -15,17 +15,20 @@ import ray
 import torch
 from sqlalchemy import make_url, text
 
-from nas.store import datasets, searches, subnets, supernets, uploads
+from nas.job import JobKind
+from nas.store import datasets, evaluation_batches, searches, subnets, supernets, uploads
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
 from nas.store.tables import UploadRow
 from search_spaces import SPACES
 from supernet.data import DataSource, SplitPlan, load_source
+from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS
 from tests.conftest import administer
 from workers.datasets import DatasetReference
 from workers.service import WorkerService
 from workers.settings import WorkerSettings
+from workers.trained import describe_supernet
 from workers.wiring import build_service, ensure_ray
 
 DIGITS = DataSource.from_json({"kind": "bundled", "name": "digits"}).to_json()
@@ -142,6 +145,27 @@ class Site:
                 extends=extends,
             )
 
+    def add_batch(self, supernet_id: str, networks, *, infeasible=()):
+        """Networks to be measured; those at the places in `infeasible` count as such."""
+        with self.database.begin() as session:
+            trained = describe_supernet(session, supernets.get(session, supernet_id).row)
+            return evaluation_batches.create(
+                session,
+                display_name="batch",
+                labels={},
+                protocol=trained.protocol,
+                constraints={},
+                networks=[
+                    evaluation_batches.GivenNetwork(
+                        architecture=network,
+                        costs=trained.costs(network),
+                        is_infeasible=number in infeasible,
+                    )
+                    for number, network in enumerate(networks)
+                ],
+                spec={},
+            )
+
     def add_subnet(self, supernet_id: str, architecture):
         with self.database.begin() as session:
             return subnets.create(
@@ -225,3 +249,36 @@ def digits(tmp_path_factory) -> DatasetReference:
         fingerprint=load_source(DataSource.from_json(DIGITS)).fingerprint,
         caches=tmp_path_factory.mktemp("digits"),
     )
+
+
+@pytest.fixture
+def add_trained(site):
+    """Adds a supernet that counts as trained; the same table measures it."""
+
+    def add() -> str:
+        dataset = site.add_dataset()
+        supernet = site.add_supernet(dataset.row.id)
+        for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN):
+            lease = site.queue.claim("played", lease_s=60, kinds=[kind])
+            with site.queue.leased(lease) as session:
+                if kind is JobKind.IMPORT_DATASET:
+                    datasets.set_contents(session, dataset.row.id, CONTENTS)
+                else:
+                    row = supernets.get(session, supernet.row.id).row
+                    row.recipe = {**row.recipe, "kernel_transform": False}
+                    supernets.set_weights(
+                        session,
+                        row.id,
+                        checkpoint=CHECKPOINT,
+                        weights_uri="file:///w",
+                        calibration=CALIBRATION,
+                    )
+                site.queue.succeed(lease, session)
+        return supernet.row.id
+
+    return add
+
+
+@pytest.fixture
+def supernet_id(add_trained) -> str:
+    return add_trained()

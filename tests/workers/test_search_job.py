@@ -8,100 +8,21 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from nas.costs import costs
 from nas.errors import LeaseLostError
-from nas.job import JobKind, JobState
+from nas.job import JobState
 from nas.pareto import pareto_front
-from nas.store import datasets, evaluations, searches, supernets
-from nas.store.tables import EvaluationRow
+from nas.store import evaluations, searches
 from supernet.training import state
-from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS, NUM_VAL, costs_of, measurement
-from tests.workers.conftest import SPACE, drained_when, expire_leases, take_away
-from workers.search_job import OpenEvaluator, SearchJob
-from workers.service import WorkerService
+from tests.api.worker import NUM_VAL, costs_of, measurement
+from tests.workers.conftest import SPACE, expire_leases, take_away
+from tests.workers.table import Killed, Table, measured_keys, run_with_table
 
 NUM_TRIALS = 12
 NUM_BEATEN_AT = 3
 """Within the first round, whose figures decide the next."""
-
-
-class Killed(BaseException):
-    """In place of kill -9: nothing that the worker could do about it runs."""
-
-
-class Table:
-    """Measures by looking up; `before` is called with the number measured so far and may raise."""
-
-    def __init__(self, before=lambda num_measured: None) -> None:
-        self._before = before
-        self.measured: list[str] = []
-        self.is_closed = False
-
-    def evaluate(self, architectures, on_result):
-        results = []
-        for architecture in architectures:
-            self._before(len(self.measured))
-            results.append(measurement(architecture, int(architecture.key[:6], 16) % NUM_VAL))
-            self.measured.append(architecture.key)
-            on_result(results[-1])
-        return results
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-@pytest.fixture
-def add_trained(site):
-    """Adds a supernet that counts as trained; the same table measures it."""
-
-    def add() -> str:
-        dataset = site.add_dataset()
-        supernet = site.add_supernet(dataset.row.id)
-        for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN):
-            lease = site.queue.claim("played", lease_s=60, kinds=[kind])
-            with site.queue.leased(lease) as session:
-                if kind is JobKind.IMPORT_DATASET:
-                    datasets.set_contents(session, dataset.row.id, CONTENTS)
-                else:
-                    row = supernets.get(session, supernet.row.id).row
-                    row.recipe = {**row.recipe, "kernel_transform": False}
-                    supernets.set_weights(
-                        session,
-                        row.id,
-                        checkpoint=CHECKPOINT,
-                        weights_uri="file:///w",
-                        calibration=CALIBRATION,
-                    )
-                site.queue.succeed(lease, session)
-        return supernet.row.id
-
-    return add
-
-
-@pytest.fixture
-def supernet_id(add_trained) -> str:
-    return add_trained()
-
-
-def run_search(site, job_id: str, table: Table) -> None:
-    """A worker of its own, until the job has ended or has killed it; the next one need not wait."""
-    opened = SimpleNamespace(check=None)
-
-    def open_evaluator(trained, check):
-        opened.check = check
-        return OpenEvaluator(evaluator=table, close=table.close)
-
-    job = SearchJob(site.database, open_evaluator=open_evaluator)
-    service = WorkerService(site.queue, {JobKind.SEARCH: job}, lease_s=60, poll_s=0.02)
-    table.check = lambda: opened.check()
-    try:
-        with drained_when(service, lambda: site.have_ended([job_id]), timeout_s=60):
-            service.run()
-    except Killed:
-        expire_leases(site.database)
-        raise
 
 
 def trials_of(site, search_id: str) -> list[tuple]:
@@ -119,12 +40,6 @@ def trials_of(site, search_id: str) -> list[tuple]:
     ]
 
 
-def measured_keys(site, supernet_id: str) -> list[str]:
-    query = select(EvaluationRow.architecture_key).where(EvaluationRow.supernet_id == supernet_id)
-    with site.database.session() as session:
-        return list(session.scalars(query.order_by(EvaluationRow.id)))
-
-
 def macs_of(site, search) -> list[int]:
     with site.database.session() as session:
         return [item.evaluation.macs for item in searches.trials(session, search.row.id)]
@@ -137,14 +52,14 @@ def last_frontier(site, job_id: str) -> list[int]:
 def undisturbed(site, add_trained, **fields):
     """The same search on a supernet of the same weights, left alone."""
     search = site.add_search(add_trained(), num_trials=NUM_TRIALS, **fields)
-    run_search(site, search.job.id, Table())
+    run_with_table(site, search.job.id, Table())
     return trials_of(site, search.row.id), last_frontier(site, search.job.id)
 
 
 def test_a_search_left_alone_measures_each_network_once_and_frees_its_pool(site, supernet_id):
     search = site.add_search(supernet_id, num_trials=NUM_TRIALS)
     table = Table()
-    run_search(site, search.job.id, table)
+    run_with_table(site, search.job.id, table)
     assert len(trials_of(site, search.row.id)) == len(set(table.measured)) == NUM_TRIALS
     assert table.is_closed
 
@@ -164,7 +79,7 @@ def test_cancelled_in_mid_round_it_ends_within_seconds_and_keeps_what_was_measur
                 time.sleep(0.02)
 
     table = Table(cancel_in_second_round)
-    run_search(site, search.job.id, table)
+    run_with_table(site, search.job.id, table)
     assert time.monotonic() - told.at < 10
     assert site.queue.get(search.job.id).state is JobState.CANCELLED
     assert table.is_closed
@@ -177,7 +92,7 @@ def test_cancelled_in_mid_round_it_ends_within_seconds_and_keeps_what_was_measur
 def test_an_infeasible_constraint_fails_with_the_reason(site, supernet_id):
     search = site.add_search(supernet_id, max_macs=1)
     table = Table()
-    run_search(site, search.job.id, table)
+    run_with_table(site, search.job.id, table)
     job = site.queue.get(search.job.id)
     assert job.state is JobState.FAILED
     assert "max_macs" in job.error
@@ -197,9 +112,9 @@ def test_a_killed_search_run_again_gives_the_trials_of_one_left_alone(
 
     first, second = Table(die), Table()
     with pytest.raises(Killed):
-        run_search(site, search.job.id, first)
+        run_with_table(site, search.job.id, first)
     assert site.queue.get(search.job.id).state is JobState.RUNNING
-    run_search(site, search.job.id, second)
+    run_with_table(site, search.job.id, second)
     job = site.queue.get(search.job.id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
     assert measured_keys(site, supernet_id) == first.measured + second.measured
@@ -220,7 +135,7 @@ def test_a_worker_that_lost_its_lease_in_mid_round_writes_nothing_more(site, sup
             seen.refused = True
 
     table = Table(another_takes_over)
-    run_search(site, search.job.id, table)
+    run_with_table(site, search.job.id, table)
     assert seen.refused
     job = site.queue.get(search.job.id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
@@ -240,7 +155,7 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
             raise Killed
 
     with pytest.raises(Killed):
-        run_search(site, search.job.id, Table(die))
+        run_with_table(site, search.job.id, Table(die))
     # Another search of the same seed gets to the same networks first.
     with site.database.begin() as session:
         session.execute(
@@ -248,11 +163,11 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
             {"id": search.job.id},
         )
     other = site.add_search(supernet_id, num_trials=NUM_TRIALS)
-    run_search(site, other.job.id, Table())
+    run_with_table(site, other.job.id, Table())
     assert sum(trial[2] for trial in trials_of(site, other.row.id)) == 6
     expire_leases(site.database)
     idle = Table()
-    run_search(site, search.job.id, idle)
+    run_with_table(site, search.job.id, idle)
     assert idle.measured == []
     assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
 
@@ -260,14 +175,14 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
 def extended(site, supernet_id: str, *, num_trials: int = 4, **fields):
     """A search that has ended, and one that extends it."""
     earlier = site.add_search(supernet_id, num_trials=8)
-    run_search(site, earlier.job.id, Table())
+    run_with_table(site, earlier.job.id, Table())
     return earlier, site.add_search(supernet_id, num_trials=num_trials, extends=earlier.row.id, **fields)
 
 
 def test_an_extending_search_takes_the_trials_over_and_adds_its_own(site, supernet_id):
     earlier, later = extended(site, supernet_id)
     table = Table()
-    run_search(site, later.job.id, table)
+    run_with_table(site, later.job.id, table)
     before, after = trials_of(site, earlier.row.id), trials_of(site, later.row.id)
     assert [trial[3:] for trial in after[:8]] == [trial[3:] for trial in before]
     assert [trial[0] for trial in after] == list(range(12))
@@ -286,7 +201,7 @@ def test_an_extending_search_takes_the_trials_over_and_adds_its_own(site, supern
 
 def test_an_extending_search_takes_only_over_what_keeps_its_own_bounds(site, supernet_id):
     earlier, later = extended(site, supernet_id, max_macs="30%")
-    run_search(site, later.job.id, Table())
+    run_with_table(site, later.job.id, Table())
     bound = 0.3 * costs(SPACE, SPACE.largest(), num_classes=10, in_channels=1)["macs"]
     with site.database.session() as session:
         before = [t.evaluation for t in searches.trials(session, earlier.row.id)]
@@ -304,7 +219,7 @@ def test_where_nothing_is_taken_over_an_extending_search_begins_with_seeds(site,
     later = site.add_search(supernet_id, num_trials=NUM_TRIALS, extends=earlier.row.id)
     plain = site.add_search(supernet_id, num_trials=NUM_TRIALS)
     for search in (later, plain):
-        run_search(site, search.job.id, Table())
+        run_with_table(site, search.job.id, Table())
     trials, expected = trials_of(site, later.row.id), trials_of(site, plain.row.id)
     assert [trial[3:] for trial in trials] == [trial[3:] for trial in expected]
 
@@ -319,10 +234,10 @@ def test_a_killed_extending_search_run_again_gives_the_trials_of_one_left_alone(
 
     _, disturbed = extended(site, add_trained())
     with pytest.raises(Killed):
-        run_search(site, disturbed.job.id, Table(die))
-    run_search(site, disturbed.job.id, Table())
+        run_with_table(site, disturbed.job.id, Table(die))
+    run_with_table(site, disturbed.job.id, Table())
     _, left_alone = extended(site, add_trained())
-    run_search(site, left_alone.job.id, Table())
+    run_with_table(site, left_alone.job.id, Table())
     assert trials_of(site, disturbed.row.id) == trials_of(site, left_alone.row.id)
     assert last_frontier(site, disturbed.job.id) == last_frontier(site, left_alone.job.id)
 
@@ -338,8 +253,8 @@ def test_a_search_resumed_on_another_kind_of_machine_tells_so_from_then_on(site,
     monkeypatch.setattr(state, "_cpu_kind", lambda: next(cpus))
     for _ in range(3):
         with pytest.raises(Killed):
-            run_search(site, search.job.id, Table(die_after_two))
-    run_search(site, search.job.id, Table())
+            run_with_table(site, search.job.id, Table(die_after_two))
+    run_with_table(site, search.job.id, Table())
     (started,) = site.event_payloads(search.job.id, "search_started")
     assert (started["is_exact"], started["machine"]["cpu"]) == (True, "one")
     resumed = site.event_payloads(search.job.id, "resumed")
@@ -372,19 +287,19 @@ def test_beaten_to_a_network_a_search_goes_on_as_it_would_when_killed_then(site,
 
     alone, killed = add_trained(), add_trained()
     first = site.add_search(alone, num_trials=NUM_TRIALS)
-    run_search(site, first.job.id, Beaten(site, alone))
+    run_with_table(site, first.job.id, Beaten(site, alone))
     # Not before: the worker of the first would take it up until it is told to stop.
     second = site.add_search(killed, num_trials=NUM_TRIALS)
     with pytest.raises(Killed):
-        run_search(site, second.job.id, Beaten(site, killed, die))
-    run_search(site, second.job.id, Table())
+        run_with_table(site, second.job.id, Beaten(site, killed, die))
+    run_with_table(site, second.job.id, Table())
     assert trials_of(site, first.row.id) == trials_of(site, second.row.id)
     assert trials_of(site, first.row.id) != undisturbed(site, add_trained)[0]
 
 
 def test_every_trial_keeps_the_bounds(site, supernet_id):
     search = site.add_search(supernet_id, num_trials=NUM_TRIALS, max_macs="30%")
-    run_search(site, search.job.id, Table())
+    run_with_table(site, search.job.id, Table())
     with site.database.session() as session:
         macs = [item.evaluation.macs for item in searches.trials(session, search.row.id)]
     largest = costs(SPACE, SPACE.largest(), num_classes=10, in_channels=1)["macs"]
@@ -402,8 +317,8 @@ def test_a_search_killed_at_every_other_network_still_ends(site, supernet_id):
     # More kills than a job has attempts, but each attempt records two networks.
     for _ in range(NUM_TRIALS // 2):
         with suppress(Killed):
-            run_search(site, search.job.id, Table(die_after_two))
-    run_search(site, search.job.id, Table())
+            run_with_table(site, search.job.id, Table(die_after_two))
+    run_with_table(site, search.job.id, Table())
     job = site.queue.get(search.job.id)
     assert job.state is JobState.SUCCEEDED
     assert job.attempt == NUM_TRIALS // 2
@@ -419,9 +334,9 @@ def test_a_search_that_always_dies_at_the_same_network_is_given_up(site, superne
 
     for _ in range(6):
         with pytest.raises(Killed):
-            run_search(site, search.job.id, Table(poisoned))
+            run_with_table(site, search.job.id, Table(poisoned))
     # The first attempt got somewhere, the five after it did not.
-    run_search(site, search.job.id, Table(poisoned))
+    run_with_table(site, search.job.id, Table(poisoned))
     job = site.queue.get(search.job.id)
     assert job.state is JobState.FAILED
     assert job.attempt >= 6
@@ -442,5 +357,5 @@ def test_an_evaluators_lost_lease_ends_the_attempt_quietly(site, supernet_id):
             take_away(site.queue, site.database)
             raise LeaseLostError("taken")
 
-    run_search(site, search.job.id, Table(lose_once))
+    run_with_table(site, search.job.id, Table(lose_once))
     assert site.queue.get(search.job.id).state is JobState.SUCCEEDED

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote
 
+from nas.client.asynchronous.collection import AsyncCollection, AsyncNamedCollection, AsyncProducts
 from nas.client.asynchronous.events import job_events
+from nas.client.asynchronous.resource import AsyncJob
 from nas.client.asynchronous.resources import (
     AsyncDataset,
-    AsyncJob,
+    AsyncEvaluationBatch,
+    AsyncEvaluationItem,
     AsyncPoint,
-    AsyncProduct,
-    AsyncResource,
     AsyncSearch,
     AsyncSubnet,
     AsyncSupernet,
@@ -23,9 +24,6 @@ from nas.client.asynchronous.transport import AsyncTransport
 from nas.client.asynchronous.uploads import AsyncUploads
 from nas.client.event import Event
 from nas.client.frontier import Frontier
-
-T = TypeVar("T", bound=AsyncResource)
-ProductT = TypeVar("ProductT", bound=AsyncProduct)
 
 
 class AsyncClient:
@@ -38,6 +36,7 @@ class AsyncClient:
         self.search_spaces = AsyncSearchSpaces(self._transport)
         self.supernets = AsyncSupernets(self._transport)
         self.searches = AsyncSearches(self._transport)
+        self.evaluation_batches = AsyncEvaluationBatches(self._transport)
         self.subnets = AsyncSubnets(self._transport)
         self.jobs = AsyncJobs(self._transport)
 
@@ -56,65 +55,6 @@ class AsyncClient:
     async def version(self) -> dict[str, str]:
         """Which release the service is."""
         return dict(await self._transport.get("/version"))
-
-
-class AsyncCollection(Generic[T]):
-    """The resources of one kind."""
-
-    path: str
-    kind: type[T]
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    async def get(self, resource_id: str) -> T:
-        """One resource; ResourceNotFoundError when there is none."""
-        return self._as_resource(await self._transport.get(f"{self.path}/{quote(resource_id, safe='')}"))
-
-    async def list(self, **filters: Any) -> AsyncIterator[T]:
-        """Every resource, newest first, read page by page."""
-        async for data in self._transport.pages(self.path, filters):
-            yield self._as_resource(data)
-
-    async def wait(
-        self,
-        resource_id: str,
-        timeout: float | None = None,
-        on_progress: Callable[[T], None] | None = None,
-    ) -> T:
-        """The resource once its job has succeeded; see `Resource.wait`."""
-        resource = await self.get(resource_id)
-        return await resource.wait(timeout=timeout, on_progress=on_progress)
-
-    def _unread(self, resource_id: str) -> T:
-        """Enough of the resource to ask for what lies below it, without a request of its own."""
-        path = f"{self.path}/{quote(resource_id, safe='')}"
-        return self._as_resource({"id": resource_id, "links": {"self": path}})
-
-    def _as_resource(self, data: Any) -> T:
-        return self.kind(data, self._transport)
-
-
-class AsyncProducts(AsyncCollection[ProductT]):
-    """Resources that a request creates and a job makes."""
-
-    async def create_from(self, body: Mapping[str, Any]) -> ProductT:
-        """Create one from a whole request body, as docs/openapi.json describes it; the service checks it."""
-        return self._as_resource(await self._transport.create(self.path, body))
-
-    async def update(
-        self,
-        resource_id: str,
-        *,
-        display_name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> ProductT:
-        """See `Product.update`."""
-        return await self._unread(resource_id).update(display_name=display_name, labels=labels)
-
-    async def delete(self, resource_id: str) -> None:
-        """See `Product.delete`."""
-        await self._unread(resource_id).delete()
 
 
 class AsyncDatasets(AsyncProducts[AsyncDataset]):
@@ -213,6 +153,28 @@ class AsyncSupernets(AsyncProducts[AsyncSupernet]):
         """See `Supernet.frontier`."""
         return await self._unread(supernet_id).frontier(objectives, **bounds)
 
+    async def evaluate(
+        self,
+        supernet_id: str,
+        architectures: Iterable[Mapping[str, Any] | str],
+        *,
+        constraints: Mapping[str, float | str] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncEvaluationBatch:
+        """See `Supernet.evaluate`."""
+        return await self._unread(supernet_id).evaluate(
+            architectures, constraints=constraints, display_name=display_name, labels=labels
+        )
+
+    async def evaluate_from(self, supernet_id: str, body: Mapping[str, Any]) -> AsyncEvaluationBatch:
+        """See `Supernet.evaluate_from`."""
+        return await self._unread(supernet_id).evaluate_from(body)
+
+    def evaluations(self, supernet_id: str) -> AsyncIterator[AsyncPoint]:
+        """See `Supernet.evaluations`."""
+        return self._unread(supernet_id).evaluations()
+
     async def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
         return await self._unread(supernet_id).curves()
@@ -281,6 +243,17 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
     async def pareto(self, search_id: str) -> Frontier[AsyncPoint]:
         """See `Search.pareto`."""
         return await self._unread(search_id).pareto()
+
+
+class AsyncEvaluationBatches(AsyncNamedCollection[AsyncEvaluationBatch]):
+    """Networks chosen outside; `supernets.evaluate` creates a batch."""
+
+    path = "/v1/evaluation-batches"
+    kind = AsyncEvaluationBatch
+
+    def networks(self, batch_id: str) -> AsyncIterator[AsyncEvaluationItem]:
+        """See `EvaluationBatch.networks`."""
+        return self._unread(batch_id).networks()
 
 
 class AsyncSubnets(AsyncProducts[AsyncSubnet]):

@@ -2,126 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-from nas.client.asynchronous.concurrency import sleep
 from nas.client.asynchronous.download import fetch
-from nas.client.asynchronous.events import job_events
+from nas.client.asynchronous.resource import AsyncJsonObject, AsyncProduct
 from nas.client.asynchronous.transport import AsyncTransport
-from nas.client.errors import DownloadError, JobCancelledError, JobFailedError, WaitTimeoutError
-from nas.client.event import Event
+from nas.client.errors import DownloadError, NotMeasuredError
 from nas.client.frontier import Frontier
-from nas.job import JobState
 from nas.trial import Provenance
-
-_FIRST_POLL_S = 0.1
-_LONGEST_POLL_S = 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class AsyncJsonObject(Mapping[str, Any]):
-    """The service's JSON, read like a mapping."""
-
-    data: Mapping[str, Any]
-    transport: AsyncTransport = field(repr=False)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.data[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.data)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-class AsyncResource(AsyncJsonObject):
-    """Something that a job makes, as it was when it was read."""
-
-    @property
-    def id(self) -> str:
-        """Its name in the service."""
-        return str(self["id"])
-
-    @property
-    def state(self) -> JobState:
-        """Where its job stood."""
-        return JobState(self["state"])
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether its job has ended, well or not."""
-        return self.state.is_terminal
-
-    @property
-    def job_id(self) -> str:
-        """The job that makes it."""
-        return str(self["job_id"])
-
-    async def refresh(self) -> Self:
-        """The same resource, read again."""
-        return type(self)(await self.transport.get(self["links"]["self"]), self.transport)
-
-    async def wait(
-        self,
-        timeout: float | None = None,
-        on_progress: Callable[[Self], None] | None = None,
-    ) -> Self:
-        """The resource once its job has succeeded; `on_progress` is given it whenever it has moved.
-
-        `timeout` is in seconds. Raises JobFailedError, JobCancelledError or WaitTimeoutError.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        current, shown, poll_s = await self.refresh(), None, _FIRST_POLL_S
-        while True:
-            if on_progress is not None and (current.state, current["progress"]) != shown:
-                shown = (current.state, current["progress"])
-                on_progress(current)
-            if current.is_terminal:
-                return _succeeded(current)
-            left_s = _LONGEST_POLL_S if deadline is None else deadline - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimeoutError(f"{self.id} is still {current.state} after {timeout} s; it goes on")
-            await sleep(min(poll_s, left_s))
-            poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
-            current = await current.refresh()
-
-    def events(self, after_id: int = 0) -> AsyncGenerator[Event, None]:
-        """Its job's events as they happen, until the job has ended."""
-        return job_events(self.transport, self.job_id, after_id=after_id)
-
-    async def cancel(self) -> Self:
-        """Ask its job to stop; the resource read again."""
-        await self.transport.post(f"/v1/jobs/{self.job_id}/cancel")
-        return await self.refresh()
-
-
-class AsyncJob(AsyncResource):
-    """The work behind a resource."""
-
-    @property
-    def job_id(self) -> str:
-        """Itself."""
-        return self.id
-
-
-class AsyncProduct(AsyncResource):
-    """What a job makes: it has a name, and can be deleted once its job has ended."""
-
-    async def update(
-        self, *, display_name: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> Self:
-        """Another name or other labels; StateConflictError once its job has ended."""
-        body = {"display_name": display_name, "labels": labels}
-        return type(self)(await self.transport.patch(self["links"]["self"], body), self.transport)
-
-    async def delete(self) -> None:
-        """Delete it; StateConflictError before its job has ended, or while something is built on it."""
-        await self.transport.delete(self["links"]["self"])
 
 
 class AsyncDataset(AsyncProduct):
@@ -160,6 +50,37 @@ class AsyncSupernet(AsyncProduct):
         answer = await self.transport.get(f"{self['links']['self']}/frontier", params)
         return Frontier(AsyncPoint(item, self.transport) for item in answer["items"])
 
+    async def evaluate(
+        self,
+        architectures: Iterable[Mapping[str, Any] | str],
+        *,
+        constraints: Mapping[str, float | str] | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncEvaluationBatch:
+        """Have these networks measured, queued: as answers show them, or in the space's native notation.
+
+        One that breaks a constraint such as {"max_macs": "60%"} is told as infeasible, and not measured.
+        """
+        return await self.evaluate_from(
+            {
+                "architectures": list(architectures),
+                "constraints": constraints,
+                "display_name": display_name,
+                "labels": labels,
+            }
+        )
+
+    async def evaluate_from(self, body: Mapping[str, Any]) -> AsyncEvaluationBatch:
+        """As `evaluate`, from a whole request body; the service checks it."""
+        answer = await self.transport.create(f"{self['links']['self']}/evaluations", body)
+        return AsyncEvaluationBatch(answer, self.transport)
+
+    async def evaluations(self) -> AsyncIterator[AsyncPoint]:
+        """Everything measured with the final weights, whatever chose it, newest first."""
+        async for item in self.transport.pages(f"{self['links']['self']}/evaluations"):
+            yield AsyncPoint(item, self.transport)
+
     async def curves(self) -> list[dict[str, Any]]:
         """The training curves, one point an epoch."""
         answer = await self.transport.get(f"{self['links']['self']}/curves")
@@ -191,6 +112,21 @@ class AsyncSearch(AsyncProduct):
         """The frontier of its trials so far, by rising cost."""
         answer = await self.transport.get(f"{self['links']['self']}/pareto")
         return Frontier(AsyncPoint(item, self.transport) for item in answer["items"])
+
+
+class AsyncEvaluationBatch(AsyncProduct):
+    """Networks chosen outside, to be measured."""
+
+    async def networks(self) -> AsyncIterator[AsyncEvaluationItem]:
+        """Its networks in the order they were given, with what is known of each so far."""
+        async for item in self.transport.pages(f"{self['links']['self']}/networks"):
+            yield AsyncEvaluationItem(item, self.transport)
+
+    async def results(self, timeout: float | None = None) -> list[AsyncEvaluationItem]:
+        """Its networks in the order they were given, once all are measured; see `wait`."""
+        batch = await self.wait(timeout=timeout)
+        found = self.transport.pages(f"{batch['links']['self']}/networks")
+        return [AsyncEvaluationItem(item, self.transport) async for item in found]
 
 
 class AsyncSubnet(AsyncProduct):
@@ -227,18 +163,25 @@ class AsyncPoint(AsyncJsonObject):
     @property
     def accuracy_provenance(self) -> Provenance:
         """What the accuracy is: measured."""
-        return Provenance(self["accuracy_val"]["provenance"])
+        return Provenance(self._measured["provenance"])
 
     @property
     def accuracy(self) -> float:
         """Measured on val, 0 to 1."""
-        return float(self["accuracy_val"]["value"])
+        return float(self._measured["value"])
 
     @property
     def interval_95(self) -> tuple[float, float]:
         """Of the accuracy."""
-        low, high = self["accuracy_val"]["interval_95"]
+        low, high = self._measured["interval_95"]
         return float(low), float(high)
+
+    @property
+    def _measured(self) -> Mapping[str, Any]:
+        figure: Mapping[str, Any] | None = self["accuracy_val"]
+        if figure is None:
+            raise NotMeasuredError(f"network {self['number']} is {self['state']} and has no accuracy")
+        return figure
 
     async def specialise(self, **names: Any) -> AsyncSubnet:
         """A subnet of this network, queued; `names` may be display_name and labels."""
@@ -253,15 +196,23 @@ class AsyncPoint(AsyncJsonObject):
         return await subnet.download(folder)
 
 
-ResourceT = TypeVar("ResourceT", bound=AsyncResource)
+class AsyncEvaluationItem(AsyncPoint):
+    """A network that was given to be measured; without an accuracy where it was not."""
 
+    @property
+    def number(self) -> int:
+        """Its place among those given, from 0."""
+        return int(self["number"])
 
-def _succeeded(resource: ResourceT) -> ResourceT:
-    if resource.state is JobState.FAILED:
-        raise JobFailedError(f"{resource.id} failed: {resource['error'] or resource['state_reason']}")
-    if resource.state is JobState.CANCELLED:
-        raise JobCancelledError(f"{resource.id} was cancelled: {resource['state_reason']}")
-    return resource
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has an accuracy; else asking for it raises NotMeasuredError."""
+        return self["accuracy_val"] is not None
+
+    @property
+    def is_infeasible(self) -> bool:
+        """Whether it breaks a constraint, so that it is never measured; `breaks` names which."""
+        return bool(self["state"] == "infeasible")
 
 
 async def _fetch_all(
