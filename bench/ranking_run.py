@@ -67,7 +67,7 @@ class Run:
         trainer = self._trainer()
         train(trainer, self.folder, self.deadline)
         result = self._result(trainer, self._measure(trainer.supernet))
-        replace_file(self.result_file, json.dumps(result, indent=1).encode())
+        replace_file(self.result_file, json.dumps(result).encode())
         return result
 
     def _finished(self) -> dict[str, Any]:
