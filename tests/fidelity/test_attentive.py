@@ -325,6 +325,7 @@ def run_rank(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_pick_the_networks_that_one_picks(tmp_path):
     mp.spawn(run_rank, args=(tmp_path,), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]

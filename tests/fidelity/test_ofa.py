@@ -723,6 +723,7 @@ def run_rank(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_agree_and_do_what_one_does(tmp_path):
     mp.spawn(run_rank, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))

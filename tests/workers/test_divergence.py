@@ -152,6 +152,7 @@ def test_killed_in_or_after_the_rollback_it_ends_with_the_same_bits(
     assert final_state(plan).departures == ()
 
 
+@pytest.mark.slow
 def test_in_the_first_epoch_it_begins_anew_at_half_the_rate_however_often_it_is_killed(
     digits, tmp_path, monkeypatch
 ):
@@ -265,6 +266,7 @@ def run_rank(rank, plan, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_ranks_go_back_together(digits, tmp_path):
     plan = plan_of(digits, tmp_path / "run")
     mp.spawn(run_rank, args=(plan, tmp_path), nprocs=2)

@@ -133,6 +133,7 @@ def test_a_job_keeps_its_probes_as_rows_and_tells_them_as_events(site):
     assert site.event_payloads(supernet.job.id, "probes_flat") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_epoch_of_last_phase", [0, 1])
 def test_flat_probes_are_told_once_with_the_advice_and_never_of_a_phase_before_the_last(
     site, monkeypatch, first_epoch_of_last_phase

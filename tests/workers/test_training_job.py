@@ -25,6 +25,7 @@ def work_until_killed(site, job_id):
     expire_leases(site.database)
 
 
+@pytest.mark.slow
 def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(site, monkeypatch):
     dataset = site.add_dataset()
     supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": NUM_EPOCHS})

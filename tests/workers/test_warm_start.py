@@ -325,6 +325,7 @@ def warm_plan(starts, trained, digits, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_interrupted_and_run_again_a_warm_started_run_ends_with_the_same_bits(warm_plan):
     alone = warm_plan("alone")
     assert [point.sha256 for point in run(alone, Starting()).starts] == [alone.start.sha256]
