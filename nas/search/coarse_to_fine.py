@@ -1,7 +1,7 @@
 """Coarse-to-fine selection: a grid of network-wide settings, then mutations of the best skeleton per budget.
 
-Source: BigNAS (Yu et al., ECCV 2020), section 3.3. Deviation: which grid points are tried is drawn, because
-budgets here are smaller than the grid of a space with five kinds of decisions.
+Source: BigNAS (Yu et al., ECCV 2020), its coarse-to-fine selection. Deviation: which grid points are tried is
+drawn, because budgets here are smaller than the grid of a space with five kinds of decisions.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ H = Σ α_i · ln(c_i · r_i²) · S_i, where c_i and r_i are channels and side 
 blocks up to it, and α is 1 but 8 at the output. The objective is H less `penalty_weight` · exp(spread of
 depths). Effectiveness is depth over geometric-mean width, the largest over the taps.
 
-Source: DeepMAD (Shen et al., CVPR 2023), sections 4.1 to 4.4, as its public code runs it. Where the two
+Source: DeepMAD (Shen et al., CVPR 2023) as its public code runs it. Where the two
 differ `ScoreRules` has a switch, and the code's way is the default but for one: `ResolutionMode`.
 """
 
