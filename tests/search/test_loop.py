@@ -84,7 +84,7 @@ def test_a_search_that_died_resumes_to_the_same_trials_measuring_nothing_twice(p
 @pytest.mark.parametrize("objectives", [("accuracy",), ("macs", "accuracy"), ("accuracy", "params", "macs")])
 @pytest.mark.parametrize("proposer", PROPOSERS)
 def test_no_trial_dominates_one_of_the_frontier_in_any_number_of_objectives(proposer, objectives):
-    settings = settings_of(objectives, proposer=proposer, num_trials=30)
+    settings = settings_of(objectives, proposer=proposer, num_trials=15)
     rounds = []
     outcome = search(region_of("nas_bench_macro"), settings, on_round=rounds.append)
 

@@ -33,7 +33,7 @@ LOGITS, GRADIENTS = 1e-4, 1e-3
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), "cuda"])
 def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here: nothing of this has been checked on a GPU by this run")

@@ -157,6 +157,7 @@ def test_stopped_at_any_image_an_import_ends_there_and_leaves_nothing(reference,
         assert list((tmp_path / "cut").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_an_import_that_is_cancelled_ends_within_seconds(site, tmp_path):
     """Half the images are tiny and so decide the size; the others take long to decode."""
     file = io.BytesIO()

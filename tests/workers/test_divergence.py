@@ -134,6 +134,7 @@ def killed_again(step):
     return watcher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("watcher", "resumed_at"),
     [(KilledTelling(), 6), (killed_again(4), 4), (killed_again(5), 4), (killed_again(6), 5)],
@@ -178,6 +179,7 @@ def test_after_three_it_is_given_up_and_the_last_good_checkpoint_is_the_newest(p
     assert [path.name for path in checkpoints(plan.checkpoints)] == ["step-0000000004"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "num_rollbacks", "is_given_up"), [(12.0, 2, False), (100.0, 3, True)])
 def test_a_rate_far_too_high_comes_down(digits, tmp_path, rate, num_rollbacks, is_given_up):
     """Nothing is planted: the rate itself does it."""

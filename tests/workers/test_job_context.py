@@ -65,6 +65,7 @@ def raised_by_check(context) -> Exception:
     raise AssertionError(f"check raised nothing within {SEEN_S} s")
 
 
+@pytest.mark.slow
 def test_the_heartbeat_outlives_the_lease(queue, job_id, draining):
     lease = queue.claim("first", lease_s=LEASE_S)
     with JobContext(queue, lease, lease_s=LEASE_S, draining=draining) as context:
@@ -146,6 +147,7 @@ def unplug(postgres_server, empty_database_url):
     database.dispose()
 
 
+@pytest.mark.slow
 def test_an_unreachable_database_is_a_lost_lease_once_the_lease_has_run_out(unplug, draining):
     database, allow = unplug
     queue = JobQueue(database)
@@ -165,6 +167,7 @@ def test_an_unreachable_database_is_a_lost_lease_once_the_lease_has_run_out(unpl
     assert time.monotonic() - gone_at > LEASE_S / 2
 
 
+@pytest.mark.slow
 def test_a_database_that_is_back_within_the_lease_costs_nothing(unplug, draining):
     database, allow = unplug
     queue = JobQueue(database)
