@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nas.architecture import Architecture
 from nas.layers import LayerSpec
@@ -20,23 +20,17 @@ class SingleNetworkSpace(SearchSpace):
     network: Architecture
     """Of `whole`."""
 
+    name: str = field(init=False)
+    """Names the network too, so that a checkpoint of another is told apart."""
+    default_classes: int = field(init=False)
+    default_channels: int = field(init=False)
+
     def __post_init__(self) -> None:
-        self.whole.lower(self.network)  # Raises for a network of another space.
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Names the network too, so that a checkpoint of another is told apart."""
-        return f"{self.whole.name}/{self.network.key}"
-
-    @property
-    def default_classes(self) -> int:  # type: ignore[override]
-        """As the whole."""
-        return self.whole.default_classes
-
-    @property
-    def default_channels(self) -> int:  # type: ignore[override]
-        """As the whole."""
-        return self.whole.default_channels
+        """Take over what the whole says; InvalidArchitectureError for a network of another space."""
+        self.whole.lower(self.network)
+        object.__setattr__(self, "name", f"{self.whole.name}/{self.network.key}")
+        object.__setattr__(self, "default_classes", self.whole.default_classes)
+        object.__setattr__(self, "default_channels", self.whole.default_channels)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

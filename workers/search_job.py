@@ -33,8 +33,8 @@ from workers.open_evaluator import EvaluatorFactory
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 
-_CERTIFICATE_S = 60.0
-"""The service gave up sooner; a proof found here still saves the whole search."""
+_CERTIFICATE_S = 5.0
+"""The service gave up sooner; a proof found here still saves the whole search. A cancel waits for it."""
 _STARTED, _RESUMED = "search_started", "resumed"
 
 

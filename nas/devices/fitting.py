@@ -193,7 +193,7 @@ class _Fitter:
             drop_dead=candidate.drop_dead,
             base_ms=base_ms,
             factors={name: float(f) for name, f in zip(names, factors, strict=True) if f > 0},
-            operations=self._operations(candidate.drop_dead),
+            operations=self._operations(drop_dead=candidate.drop_dead),
             table=self.table if candidate.basis is not Basis.WORK else None,
             residual=residual,
         )
@@ -272,7 +272,7 @@ class _Fitter:
             for drop_dead in self._readings
         }
 
-    def _operations(self, drop_dead: bool) -> tuple[Operation, ...]:  # noqa: FBT001
+    def _operations(self, *, drop_dead: bool) -> tuple[Operation, ...]:
         counts = self._inputs[drop_dead].sums.sum(axis=0)
         seen = {
             name.split(".")[0] for name, n in zip(block_figures(Basis.WORK).names, counts, strict=True) if n

@@ -14,6 +14,7 @@ from nas.devices.device import Device
 from nas.devices.fitting import MeasuredNetworks
 from nas.devices.parts import NetworkBlocks
 from nas.devices.table import InvalidTableError, LatencyTable
+from nas.errors import NasError
 from nas.space import SearchSpace
 
 SCHEMA = 1
@@ -56,9 +57,15 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
             again=_networks(device, reader, [row for row in rows if row["kind"] == "network_again"]),
             repeatability=header["repeatability"],
         )
-    except (KeyError, TypeError) as missing:
+    except NasError:
+        raise
+    except KeyError as missing:
         raise InvalidTableError(
             f"the measurements lack {missing}; send the file as probe.py wrote it"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise InvalidTableError(
+            f"the measurements are not as the probe writes them ({error}); send its file unchanged"
         ) from None
 
 

@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
     # Under another name first: a file of that name is then always a whole one.
     unfinished = options.out.with_name(options.out.name + ".unfinished")
     unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    os.replace(unfinished, options.out)  # noqa: PTH105
+    unfinished.replace(options.out)
     _tell(f"wrote {options.out}: {json.dumps(lines[0]['repeatability'])}")
     return 0
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.errors import InvalidRequestError
-from nas.pareto import Floats, hypervolume, normalise, pareto_front
+from nas.pareto import Floats, normalise, pareto_front
 from nas.search.predictor import Prediction
 from nas.search.region import FeasibleRegion
 from nas.search.rounds import (
@@ -79,8 +79,7 @@ class SearchLoop(Generic[MeasurementT]):
         self._settings = settings
         self._proposer = proposer
         self._trials: list[SearchTrial[MeasurementT]] = []
-        self._volumes: list[float] = []
-        """Hypervolume after each round."""
+        self._rounds: list[Round[MeasurementT]] = []
         self._reference: Floats = np.empty(0)
         self._cost_names = tuple(dict.fromkeys((*settings.cost_objectives, *region.bounds.names)))
 
@@ -163,8 +162,17 @@ class SearchLoop(Generic[MeasurementT]):
         if index == 0:
             # Fixed from here on: volumes below a reference that moves are not to be compared.
             self._reference = self._losses(trials).max(axis=0)
-        self._volumes.append(hypervolume(self._losses(self._trials), self._reference))
-        return Round(index=index, trials=trials, frontier=self._frontier(), hypervolume=self._volumes[-1])
+        frontier = self._frontier()
+        self._rounds.append(
+            Round(
+                index=index,
+                trials=trials,
+                frontier=frontier,
+                frontier_losses=self._losses(frontier),
+                reference=self._reference,
+            )
+        )
+        return self._rounds[-1]
 
     def _predict(self, networks: Sequence[Architecture]) -> Sequence[Prediction | None]:
         if isinstance(self._proposer, Forecaster):
@@ -173,9 +181,9 @@ class SearchLoop(Generic[MeasurementT]):
 
     def _is_flat(self) -> bool:
         rounds = self._settings.flat_rounds
-        if rounds is None or len(self._volumes) <= rounds:
+        if rounds is None or len(self._rounds) <= rounds:
             return False
-        before, now = self._volumes[-1 - rounds], self._volumes[-1]
+        before, now = self._rounds[-1 - rounds].hypervolume, self._rounds[-1].hypervolume
         return now - before <= _LEAST_GAIN * before
 
     def _losses(self, trials: Sequence[SearchTrial[MeasurementT]]) -> Floats:

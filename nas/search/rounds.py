@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from nas.architecture import Architecture
+from nas.pareto import Floats, hypervolume
 from nas.search.predictor import Prediction
 
 
@@ -75,8 +77,15 @@ class Round(Generic[MeasurementT]):
     trials: tuple[SearchTrial[MeasurementT], ...]
     frontier: tuple[SearchTrial[MeasurementT], ...]
     """Of all trials so far, by rising first objective as minimised."""
-    hypervolume: float
-    """Of that frontier, below the worst that round 0 measured in each objective."""
+    frontier_losses: Floats = field(compare=False, repr=False)
+    """Its objectives, all minimised, shape (n, objectives)."""
+    reference: Floats = field(compare=False, repr=False)
+    """The worst that round 0 measured in each objective, for all rounds."""
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the frontier, below the reference. Found when asked for: with many objectives it takes long."""
+        return hypervolume(self.frontier_losses, self.reference)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,13 @@ def test_from_the_work_file_to_a_model(work, tmp_path, patient):
     with pytest.raises(InvalidTableError, match="lack 'num_classes'"):
         header = {k: v for k, v in json.loads(lines[0]).items() if k != "num_classes"}
         read_measurements([json.dumps(header), *lines[1:]], SPACE)
+    spoiled = [json.loads(line) for line in lines]
+    next(row for row in spoiled if row.get("kind") == "empty")["p50_ms"] = "fast"
+    with pytest.raises(InvalidTableError, match="not as the probe writes them"):
+        read_measurements(map(json.dumps, spoiled), SPACE)
+    without_empty = [line for line in lines if json.loads(line).get("kind") != "empty"]
+    with pytest.raises(InvalidTableError, match="not as the probe writes them"):
+        read_measurements(without_empty, SPACE)
 
 
 def test_the_work_file_holds_networks_of_the_whole_range(work):
