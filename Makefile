@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv/bin
 ARGS ?=
+# Two processes, each file of tests in one of them. ARGS="-n 4" for more; "-n 0 --pdb" for one, to look into.
+PARALLEL := -n 2 --dist loadfile
 
 export NAS_HOME ?= $(CURDIR)/.nas
 
@@ -14,11 +16,11 @@ run:  ## the service with everything embedded, and the demo (ARGS=--exit ends wh
 
 test:  ## everything but the slow suites: under 20 minutes on two cores
 	@$(PYTHON) bootstrap.py dev
-	$(VENV)/python -m pytest -m "not slow" $(ARGS)
+	$(VENV)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-all:  ## the slow suites too: under 60 minutes
 	@$(PYTHON) bootstrap.py dev
-	$(VENV)/python -m pytest $(ARGS)
+	$(VENV)/python -m pytest $(PARALLEL) $(ARGS)
 
 check:  ## style, types, import rule
 	@$(PYTHON) bootstrap.py dev

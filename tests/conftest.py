@@ -1,7 +1,8 @@
-"""PostgreSQL for tests: one server a session, and for each test a migrated database without rows."""
+"""PostgreSQL for tests: one server a process, and for each test a migrated database without rows."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,13 @@ from nas.store.tables import Base
 
 _numbers = count()
 _migrated: set[Path] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where several processes share the cores (`-n`), each computes with one thread."""
+    if config.getoption("numprocesses", None):
+        # Before the processes start: libraries read it once, as they are loaded.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextmanager

@@ -57,7 +57,8 @@ class Home:
         self._num_started += 1
         output = self.folder.with_name(f"{self.folder.name}-{self._num_started}.log")
         environment = {
-            **os.environ,
+            # The number of threads of the tests' own processes is not what a user's service has.
+            **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
             _MARK: self._mark,
             **settings,
             "PYTHONUNBUFFERED": "1",

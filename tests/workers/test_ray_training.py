@@ -17,6 +17,7 @@ from nas.job import JobState
 from nas.store import supernets
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
+from tests.processes import is_descendant
 from tests.workers.conftest import RECIPE
 from tests.workers.test_training_run import (
     NUM_STEPS,
@@ -48,14 +49,14 @@ class Patient(Watcher):
 
 
 def ranks() -> list[int]:
-    """The processes of Ray Train's ranks, which name themselves."""
+    """The processes of Ray Train's ranks, which name themselves; of this process's Ray."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"TrainWorker" in name:
+        if name.startswith(b"ray::") and b"TrainWorker" in name and is_descendant(int(folder.name)):
             found.append(int(folder.name))
     return sorted(found)
 
