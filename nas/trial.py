@@ -23,6 +23,8 @@ class Provenance(StrEnum):
     """Found by running the network on images; it has a split, their number and an interval."""
     COUNTED = "counted"
     """Read off the layers; exact."""
+    PREDICTED = "predicted"
+    """Expected by a model that learned from others; it names the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

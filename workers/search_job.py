@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from sqlalchemy.orm import Session
@@ -12,15 +13,17 @@ from sqlalchemy.orm import Session
 from nas.architecture import Architecture
 from nas.errors import InvalidRequestError
 from nas.job import Job
+from nas.pareto import Objective, normalise
 from nas.ports import Evaluator
 from nas.prefilter.certificate import Verdict, certify
 from nas.search.constraints import Bounds
 from nas.search.cost_model import SpaceCosts
+from nas.search.forecasts import forecast_report, is_forecast
 from nas.search.loop import SearchLoop
 from nas.search.proposers import make_proposer
 from nas.search.region import FeasibleRegion
-from nas.search.rounds import Round
-from nas.search.settings import ProposerName, SearchSettings, parse_objectives
+from nas.search.rounds import ForecastReport, Round, SearchTrial
+from nas.search.settings import ACCURACY, ProposerName, SearchSettings, parse_objectives
 from nas.store import evaluations, searches, supernets
 from nas.store.database import Database
 from nas.store.jobs import JobQueue, add_event
@@ -78,6 +81,7 @@ class SearchJob:
             opened.close()
 
         def finish(session: Session) -> None:
+            searches.set_stop_reason(session, row.id, outcome.stop_reason)
             payload = {"stop_reason": outcome.stop_reason, "num_trials": len(outcome.trials)}
             add_event(session, job.id, "search_ended", payload)
 
@@ -129,6 +133,11 @@ class _Recorder:
         self._num_trials = num_trials
         self._known: dict[str, _Recorded] = {}
         self._frozen: frozenset[int] = frozenset()
+        self._objectives = parse_objectives(row.objectives)
+        self._forecasts: list[SearchTrial[Evaluation]] = []
+        """Trials predicted with an interval before they were measured."""
+        self._num_measured = 0
+        """Trials on evaluations that were not known at the start."""
         self._num_done = 0
         """Trials whose evaluation is recorded, those of the round in hand included."""
 
@@ -157,25 +166,51 @@ class _Recorder:
         return [self._known[architecture.key].evaluation for _, architecture in numbered]
 
     def on_round(self, round_: Round[Evaluation]) -> None:
-        """The round's trials in one transaction, and an event with the frontier so far."""
+        """The round and its trials in one transaction, and an event with the frontier so far."""
+        self._forecasts += filter(is_forecast, round_.trials)
+        num_trials = round_.trials[-1].number + 1
+        reference = normalise(round_.reference[None, :], self._objectives)[0].tolist()
+        report = forecast_report(self._forecasts, _binned_by(self._objectives))
         with self._context.transaction() as session:
             for trial in round_.trials:
-                evaluation_id = self._known[trial.architecture.key].id
-                searches.record_trial(
-                    session,
-                    self._row.id,
-                    number=trial.number,
-                    evaluation_id=evaluation_id,
-                    round=round_.index,
-                    is_reused=evaluation_id in self._frozen,
-                )
+                self._record_trial(session, trial, predicted_from=round_.trials[0].number)
+            searches.record_round(
+                session,
+                self._row.id,
+                number=round_.index,
+                num_trials=num_trials,
+                num_measured=self._num_measured,
+                hypervolume=round_.hypervolume,
+                reference=reference,
+                forecasts=report,
+            )
             payload = {
                 "round": round_.index,
-                "num_trials": round_.trials[-1].number + 1,
+                "num_trials": num_trials,
+                "num_measured": self._num_measured,
                 "frontier": [trial.number for trial in round_.frontier],
+                "hypervolume": round_.hypervolume,
+                "reference": dict(zip(self._row.objectives, reference, strict=True)),
+                "predictor": _told(report),
             }
             add_event(session, self._job_id, "round", payload)
         self._report()
+
+    def _record_trial(self, session: Session, trial: SearchTrial[Evaluation], *, predicted_from: int) -> None:
+        evaluation_id = self._known[trial.architecture.key].id
+        is_reused = evaluation_id in self._frozen
+        self._num_measured += not is_reused
+        searches.record_trial(
+            session,
+            self._row.id,
+            number=trial.number,
+            evaluation_id=evaluation_id,
+            round=trial.round,
+            is_reused=is_reused,
+            origin=trial.origin,
+            prediction=trial.prediction,
+            predicted_from=predicted_from if trial.prediction else None,
+        )
 
     def _record(self, evaluation: Evaluation) -> None:
         architecture = evaluation.architecture
@@ -217,10 +252,28 @@ def _inherited(session: Session, row: SearchRow, trained: TrainedSupernet) -> li
     ]
 
 
+def _binned_by(objectives: Sequence[Objective]) -> str:
+    """The cost within whose bins predictions are compared: the first that is sought, else MACs."""
+    return next((objective.name for objective in objectives if objective != ACCURACY), "macs")
+
+
+def _told(report: ForecastReport | None) -> dict[str, Any] | None:
+    """The report under the names that answers use."""
+    if report is None:
+        return None
+    return {
+        "num_forecasts": report.num_selected,
+        "coverage_90": report.coverage,
+        "num_ranked": report.num_ranked,
+        "within_bin_tau": report.within_bin_tau,
+    }
+
+
 def _settings(row: SearchRow) -> SearchSettings:
     return SearchSettings(
         num_trials=row.num_trials,
         objectives=parse_objectives(row.objectives),
         seed=row.seed,
         proposer=ProposerName(row.proposer),
+        flat_rounds=row.flat_rounds,
     )

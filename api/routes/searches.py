@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from api.deletions import delete
@@ -16,21 +18,25 @@ from api.pages import PageDep, each
 from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import FrontierTrial, Trial, describe_trial
+from api.schemas.search_rounds import SearchRound, describe_round
 from api.schemas.search_spaces import describe_space_alone
 from api.schemas.searches import Search, SearchCreate, SearchFrontier, SearchValidation, describe_search
 from api.strict import StrictRoute
+from api.studies import optuna_journal
 from api.trained import TrainedSupernet, trained_supernet
 from nas.errors import InvalidRequestError
 from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
-from nas.store import evaluations, searches
+from nas.store import evaluations, searches, supernets
 from nas.store.deletion import SEARCH
-from nas.store.resources import rename
+from nas.store.resources import WithJob, rename
 from nas.store.tables import SearchRow
+from search_spaces import SPACES
 
 router = APIRouter(prefix="/searches", tags=["searches"], route_class=StrictRoute)
 
 _LARGEST_NUMBER = 2**31 - 1
+_JSON_LINES = "application/jsonl"
 
 
 @router.post("", status_code=201, response_model=Search, operation_id="create_search")
@@ -51,9 +57,10 @@ def create_search(body: SearchCreate, create: CreationDep) -> Response:
             proposer=asked.proposer,
             seed=asked.seed,
             extends=asked.extends,
+            flat_rounds=asked.flat_rounds,
             spec=asked.spec(),
         )
-        return describe_search(found)
+        return describe_search(found, None)
 
     return create(body, make)
 
@@ -90,13 +97,13 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
 def list_searches(session: SessionDep, page: PageDep, supernet_id: SupernetFilter = None) -> Page[Search]:
     """Searches, newest first."""
     read = partial(searches.list, session, supernet_id=supernet_id)
-    return page.of_resources("searches", read, each(describe_search))
+    return page.of_resources("searches", read, partial(_described, session))
 
 
 @router.get("/{search_id}", operation_id="get_search")
 def get_search(search_id: Name, session: SessionDep) -> Search:
     """One search."""
-    return describe_search(searches.get(session, search_id))
+    return _described(session, [searches.get(session, search_id)])[0]
 
 
 @router.patch("/{search_id}", operation_id="change_search")
@@ -118,10 +125,44 @@ def delete_search(search_id: Name, services: ServicesDep) -> Response:
 @router.get("/{search_id}/trials", operation_id="list_search_trials")
 def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> Page[Trial]:
     """Trials in the order of their numbers."""
-    searches.get(session, search_id)
+    search = searches.get(session, search_id).row
     after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
     found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
-    return page.cut(search_id, found, lambda trial: (trial.trial.number,), each(describe_trial))
+    describe = each(partial(describe_trial, proposer=search.proposer))
+    return page.cut(search_id, found, lambda trial: (trial.trial.number,), describe)
+
+
+@router.get("/{search_id}/rounds", operation_id="list_search_rounds")
+def list_search_rounds(search_id: Name, session: SessionDep, page: PageDep) -> Page[SearchRound]:
+    """Rounds in their order: hypervolume, and how well was predicted what the proposer chose."""
+    search = searches.get(session, search_id).row
+    kind = f"{search_id}/rounds"
+    after = page.after_number(kind, first=0, limit=_LARGEST_NUMBER)
+    found = searches.rounds(session, search_id, page_size=page.num_to_read, after_number=after)
+    describe = each(partial(describe_round, objectives=search.objectives))
+    return page.cut(kind, found, lambda row: (row.number,), describe)
+
+
+@router.get(
+    "/{search_id}/optuna-journal",
+    operation_id="get_search_optuna_journal",
+    response_class=StreamingResponse,
+    responses={200: {"description": "A JSON object a line.", "content": {_JSON_LINES: {}}}},
+)
+def get_search_optuna_journal(search_id: Name, services: ServicesDep) -> Response:
+    """The trials so far as an Optuna study, a file for its JournalFileBackend: optuna-dashboard reads it.
+
+    The study's name is the search's id. Values are as measured, constraints are costs less their limits, and
+    what was predicted is a user attribute of its own. Of networks equal in every objective, `best_trials`
+    shows all, and the search's frontier one."""
+    with services.database.session() as session:
+        search = searches.get(session, search_id).row
+        space = SPACES[supernets.get(session, search.supernet_id).row.search_space]
+    return StreamingResponse(
+        optuna_journal(services.database, search, space),
+        media_type=_JSON_LINES,
+        headers={"Content-Disposition": f'attachment; filename="{search_id}.log"'},
+    )
 
 
 @router.get("/{search_id}/pareto", response_model=SearchFrontier, operation_id="get_search_pareto")
@@ -129,6 +170,8 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     """The whole frontier of this search's trials, also while it runs."""
     found = searches.get(session, search_id)
     trials = searches.trials(session, search_id)
+    # That of these trials, however many rounds have come since they were read.
+    last_round = searches.get_round(session, search_id, trials[-1].trial.round) if trials else None
     rows = [trial.evaluation for trial in trials]
     figures, objectives = figures_of_rows(rows), parse_objectives(found.row.objectives)
     positions = front(figures, objectives)
@@ -145,12 +188,20 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         state=found.job.state,
         objectives=found.row.objectives,
         num_trials=len(trials),
+        round=None if last_round is None else describe_round(last_round, found.row.objectives),
         items=[
-            FrontierTrial(**dict(describe_trial(trials[position])), frontier_probability=chance)
+            FrontierTrial(
+                **dict(describe_trial(trials[position], found.row.proposer)), frontier_probability=chance
+            )
             for position, chance in zip(positions, chances, strict=True)
         ],
     )
     return tagged_json(frontier, if_none_match)
+
+
+def _described(session: Session, found: Sequence[WithJob[SearchRow]]) -> list[Search]:
+    latest = searches.latest_rounds(session, [search.row.id for search in found])
+    return [describe_search(search, latest.get(search.row.id)) for search in found]
 
 
 def _read(session: Session, body: SearchCreate) -> tuple[SearchCreate, TrainedSupernet, Bounds]:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from api.schemas.common import AnswerModel
 from nas.costs import COST_NAMES
+from nas.search.rounds import Origin
 from nas.store.searches import TrialWithEvaluation
-from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow
+from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow, TrialRow
 from nas.trial import Provenance, Split, wilson_interval
 
 
@@ -51,6 +52,21 @@ class Evaluation(AnswerModel):
     links: dict[str, str]
 
 
+class Prediction(AnswerModel):
+    """What an accuracy was expected to be, before it was measured."""
+
+    value: float = Field(description="Fraction classified rightly.")
+    interval_90: tuple[float, float] | None = Field(
+        description="It was to hold the measurement nine times in ten; null where too few networks had been "
+        "measured to say."
+    )
+    split: Split
+    provenance: Literal[Provenance.PREDICTED] = Provenance.PREDICTED
+    measured: Literal[False] = Field(default=False, description="As `provenance` says.")
+    by: str = Field(description="The proposer that predicted it.")
+    num_learned_from: int = Field(description="Networks that the search knew the accuracy of, and this not.")
+
+
 class Trial(Evaluation):
     """A network that a search chose."""
 
@@ -58,6 +74,14 @@ class Trial(Evaluation):
     number: int
     round: int
     is_reused: bool = Field(description="Measured before; the measurement was taken over.")
+    origin: Origin | None = Field(
+        description="Why it was tried: taken over from the search that this one extends, one of the first, "
+        "spread over the range of costs, proposed by the proposer, a neighbour of the frontier where that "
+        "repeated itself, or drawn at random. Null in searches of releases that did not keep it."
+    )
+    accuracy_val_predicted: Prediction | None = Field(
+        description="What the search expected before it knew `accuracy_val`; null where it expected nothing."
+    )
 
 
 _Probability = Annotated[
@@ -104,14 +128,29 @@ def describe_evaluation(row: EvaluationRow) -> Evaluation:
     return Evaluation(**_evaluation(row))
 
 
-def describe_trial(found: TrialWithEvaluation) -> Trial:
-    """A trial as answers show it."""
+def describe_trial(found: TrialWithEvaluation, proposer: str) -> Trial:
+    """A trial as answers show it, of a search with this proposer."""
     return Trial(
         **_evaluation(found.evaluation),
         search_id=found.trial.search_id,
         number=found.trial.number,
         round=found.trial.round,
         is_reused=found.trial.is_reused,
+        origin=None if found.trial.origin is None else Origin(found.trial.origin),
+        accuracy_val_predicted=_prediction(found.trial, proposer),
+    )
+
+
+def _prediction(row: TrialRow, proposer: str) -> Prediction | None:
+    if row.predicted_accuracy is None or row.predicted_from is None:
+        return None
+    has_interval = row.predicted_low is not None and row.predicted_high is not None
+    return Prediction(
+        value=row.predicted_accuracy,
+        interval_90=(row.predicted_low, row.predicted_high) if has_interval else None,
+        split=Split.VAL,
+        by=proposer,
+        num_learned_from=row.predicted_from,
     )
 
 

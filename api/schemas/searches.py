@@ -9,12 +9,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
 from api.schemas.evaluations import Costs, CostsProvenance, FrontierTrial
+from api.schemas.search_rounds import SearchRound, describe_round
 from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
 from nas.prefilter.certificate import Verdict
+from nas.search.rounds import StopReason
 from nas.search.settings import ProposerName, parse_objectives
 from nas.store.resources import WithJob
-from nas.store.tables import SearchRow
+from nas.store.tables import SearchRoundRow, SearchRow
 from nas.trial import Provenance
 
 ObjectiveName = Literal["accuracy", "macs", "params", "size_bytes", "peak_activation_bytes"]
@@ -55,6 +57,13 @@ class SearchCreate(CreateRequest):
     )
     proposer: Literal["nsga2", "tpe", "gp", "model", "coarse_to_fine", "random"] = "nsga2"
     seed: Seed = 0
+    flat_rounds: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="End before `num_trials` once so many rounds of ten networks together have raised the "
+        "hypervolume by no 0.1 %; `stop_reason` is then `flat`. Left out, all trials are spent.",
+    )
 
     @field_validator("objectives")
     @classmethod
@@ -89,6 +98,16 @@ class Search(JobResource):
     objectives: list[str]
     num_trials: int = Field(description="To measure, beside those taken over from the search it extends.")
     proposer: ProposerName
+    flat_rounds: int | None = Field(
+        description="Rounds without gain after which it ends before its trials do."
+    )
+    stop_reason: StopReason | None = Field(
+        description="Why it ended: its trials are spent, every network within the constraints is measured, "
+        "no other one was found (there may be some), or its rounds were flat. Null until it has succeeded."
+    )
+    latest_round: SearchRound | None = Field(
+        description="How far it has got; all rounds are at `links.rounds`."
+    )
 
 
 class UnmeasuredNetwork(AnswerModel):
@@ -145,13 +164,16 @@ class SearchFrontier(AnswerModel):
     state: JobState = Field(description="While it is not final, trials may still come.")
     objectives: list[str]
     num_trials: int = Field(description="Trials so far.")
+    round: SearchRound | None = Field(description="The last that these trials are of, with its hypervolume.")
     items: list[FrontierTrial]
 
 
-def describe_search(found: WithJob[SearchRow]) -> Search:
+def describe_search(found: WithJob[SearchRow], latest_round: SearchRoundRow | None) -> Search:
     """The search as answers show it."""
     row = found.row
-    shape: dict[str, Any] = job_shape(found, "searches", more=("trials", "pareto"))
+    shape: dict[str, Any] = job_shape(
+        found, "searches", more=("trials", "rounds", "pareto", "optuna-journal")
+    )
     shape["links"]["supernet"] = f"/v1/supernets/{row.supernet_id}"
     if row.extends is not None:
         shape["links"]["extends"] = f"/v1/searches/{row.extends}"
@@ -163,4 +185,7 @@ def describe_search(found: WithJob[SearchRow]) -> Search:
         objectives=row.objectives,
         num_trials=row.num_trials,
         proposer=ProposerName(row.proposer),
+        flat_rounds=row.flat_rounds,
+        stop_reason=None if row.stop_reason is None else StopReason(row.stop_reason),
+        latest_round=None if latest_round is None else describe_round(latest_round, row.objectives),
     )

@@ -201,12 +201,14 @@ class Searches(Products[Search]):
         objectives: list[str] | None = None,
         proposer: str | None = None,
         seed: int | None = None,
+        flat_rounds: int | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Search:
         """Search a trained supernet under constraints such as {"max_macs": "60%"}.
 
-        With `extends`, go on from a search that has ended: what is left out is taken from it.
+        With `extends`, go on from a search that has ended: what is left out is taken from it. With
+        `flat_rounds`, end once so many rounds together gained next to no hypervolume.
         """
         body = {
             "supernet_id": supernet_id,
@@ -216,6 +218,7 @@ class Searches(Products[Search]):
             "objectives": objectives,
             "proposer": proposer,
             "seed": seed,
+            "flat_rounds": flat_rounds,
             "display_name": display_name,
             "labels": labels,
         }
@@ -241,9 +244,17 @@ class Searches(Products[Search]):
         """See `Search.trials`."""
         return self._unread(search_id).trials()
 
+    def rounds(self, search_id: str) -> Iterator[Mapping[str, Any]]:
+        """See `Search.rounds`."""
+        return self._unread(search_id).rounds()
+
     def pareto(self, search_id: str) -> Frontier[Point]:
         """See `Search.pareto`."""
         return self._unread(search_id).pareto()
+
+    def export_optuna(self, search_id: str, path: str | Path) -> Path:
+        """See `Search.export_optuna`."""
+        return self._unread(search_id).export_optuna(path)
 
 
 class EvaluationBatches(NamedCollection[EvaluationBatch]):

@@ -16,6 +16,7 @@ from nas.client.messages import retry_pauses_s
 from nas.client.transport import Transport
 
 _SILENCE_S = 60.0
+_AS_IT_IS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 def fetch(transport: Transport, artifact: Mapping[str, Any], folder: Path) -> Path:
@@ -38,6 +39,28 @@ def fetch(transport: Transport, artifact: Mapping[str, Any], folder: Path) -> Pa
     return target
 
 
+def save(transport: Transport, path: str, target: Path) -> Path:
+    """What the service sends for the path, as the file `target`: whole, or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    last = ""
+    for pause_s in retry_pauses_s():
+        try:
+            with transport.stream(path, _AS_IT_IS, read_timeout_s=_SILENCE_S) as response:
+                _write(response, part)
+        except httpx.TransportError as error:
+            last = str(error)
+            sleep(pause_s)
+        else:
+            return part.replace(target)
+    raise ServiceUnavailableError(f"{path} breaks off again and again: {last}; fetch it again")
+
+
+def _write(response: httpx.Response, part: Path) -> None:
+    with part.open("wb") as file:
+        for chunk in response.iter_raw():
+            file.write(chunk)
+
+
 def _fetch_part(transport: Transport, artifact: Mapping[str, Any], part: Path) -> None:
     pauses = retry_pauses_s()
     while (num_held := part.stat().st_size if part.exists() else 0) < artifact[
@@ -58,7 +81,7 @@ def _fetch_part(transport: Transport, artifact: Mapping[str, Any], part: Path) -
 
 
 def _append(transport: Transport, artifact: Mapping[str, Any], part: Path, num_held: int) -> None:
-    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+    headers = dict(_AS_IT_IS)
     if num_held:
         # If-Range: other bytes under this name come whole, and do not end up behind the old ones.
         headers |= {"Range": f"bytes={num_held}-", "If-Range": f'"{artifact["sha256"]}"'}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.client.download import fetch
+from nas.client.download import fetch, save
 from nas.client.errors import DownloadError, NotMeasuredError
 from nas.client.frontier import Frontier
 from nas.client.resource import JsonObject, Product
@@ -107,10 +107,28 @@ class Search(Product):
         for item in self.transport.pages(f"{self['links']['self']}/trials"):
             yield Point(item, self.transport)
 
+    def rounds(self) -> Iterator[Mapping[str, Any]]:
+        """Its rounds so far: `hypervolume` below `reference`, and how well was predicted (`predictor`)."""
+        for item in self.transport.pages(f"{self['links']['self']}/rounds"):
+            yield item
+
     def pareto(self) -> Frontier[Point]:
         """The frontier of its trials so far, by rising cost."""
         answer = self.transport.get(f"{self['links']['self']}/pareto")
         return Frontier(Point(item, self.transport) for item in answer["items"])
+
+    def export_optuna(self, path: str | Path) -> Path:
+        """Its trials so far as a study in a new file for Optuna's JournalStorage; Optuna is not needed.
+
+        To be read by `optuna.storages.journal.JournalFileBackend(path)`; the study's name is the search's id.
+        """
+        return save(self.transport, f"{self['links']['self']}/optuna-journal", Path(path))
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it ended, such as 'budget_spent' or 'flat'; None until it has succeeded."""
+        reason: str | None = self["stop_reason"]
+        return reason
 
 
 class EvaluationBatch(Product):
@@ -174,6 +192,18 @@ class Point(JsonObject):
         """Of the accuracy."""
         low, high = self._measured["interval_95"]
         return float(low), float(high)
+
+    @property
+    def origin(self) -> str | None:
+        """Why a search tried it, such as 'seed' or 'proposed'; None where none did, or did not keep it."""
+        name: str | None = self.get("origin")
+        return name
+
+    @property
+    def predicted(self) -> Mapping[str, Any] | None:
+        """What a search expected before it knew the accuracy: `value`, `interval_90`, `by` and more."""
+        figure: Mapping[str, Any] | None = self.get("accuracy_val_predicted")
+        return figure
 
     @property
     def _measured(self) -> Mapping[str, Any]:

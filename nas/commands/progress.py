@@ -13,6 +13,12 @@ from nas.commands.text import duration, printable
 
 _SPARSE_S = 30.0
 _SPARSE_SHARE = 0.1
+_EARLY_ENDS = {
+    "flat": "its last rounds gained next to no hypervolume",
+    "exhausted": "every network within the constraints is measured",
+    "nothing_new_found": "no other network within the constraints was found; there may be some",
+}
+"""What else than its budget ends a search."""
 
 
 class ProgressLine:
@@ -26,6 +32,7 @@ class ProgressLine:
         self._is_open = False
         self._num_rollbacks = 0
         self._is_flat_told = False
+        self._is_end_told = False
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -46,7 +53,7 @@ class ProgressLine:
             return
         per_second = self._rate.of(progress)
         share = progress["done"] / progress["total"]
-        text = f"{resource.id}  {_line(progress, share, per_second)}"
+        text = f"{resource.id}  {_line(progress, share, per_second)}{_hypervolume(resource)}"
         self.show(text, key=(progress["phase"], int(share / _SPARSE_SHARE)))
 
     def _tell_news(self, resource: Resource) -> None:
@@ -64,6 +71,10 @@ class ProgressLine:
                 f"nas supernet probes {resource.id}"
             )
             self._is_flat_told = True
+        early = _EARLY_ENDS.get(str(resource.get("stop_reason")))
+        if early is not None and not self._is_end_told:
+            self._note(f"{resource.id}  ended before its trials were spent: {early}")
+            self._is_end_told = True
 
     def _note(self, text: str) -> None:
         """A line that stays."""
@@ -136,3 +147,9 @@ def _line(progress: Mapping[str, Any], share: float, per_second: float | None) -
     if left_s is not None:
         parts.append(f"about {duration(left_s)} left")
     return "  ".join(parts)
+
+
+def _hypervolume(resource: Resource) -> str:
+    """Of a search's frontier after its last round."""
+    latest = resource.get("latest_round")
+    return "" if latest is None else f"  hypervolume {latest['hypervolume']:.4g}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from nas.commands.exits import Exit
 from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_waiting
-from nas.commands.points import FRONTIER_COLUMNS
+from nas.commands.points import FRONTIER_COLUMNS, ROUND_COLUMNS, TRIAL_COLUMNS
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -23,7 +24,7 @@ from nas.commands.resources import (
     add_watch,
     show_created,
 )
-from nas.commands.session import Session, with_session
+from nas.commands.session import Output, Session, with_session
 from nas.commands.text import NOTHING, count
 
 SEARCH = Noun(
@@ -65,6 +66,9 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         help="What proposes networks: nsga2, tpe, gp, model, coarse_to_fine or random.",
     )
     @click.option("--seed", type=int)
+    @click.option(
+        "--flat-rounds", type=int, help="flat_rounds: end after so many rounds of ten without gain."
+    )
     @click.option("--extends", type=ID, help="The finished search to go on from.")
     @with_body
     @wraps(command)
@@ -76,6 +80,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         objectives: tuple[str, ...],
         proposer: str | None,
         seed: int | None,
+        flat_rounds: int | None,
         extends: str | None,
         **options: Any,
     ) -> int | None:
@@ -85,6 +90,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
             "objectives": list(objectives) or None,
             "proposer": proposer,
             "seed": seed,
+            "flat_rounds": flat_rounds,
             "extends": extends,
         }
         put_given(body, given)
@@ -129,6 +135,44 @@ def show_pareto(session: Session, *, resource_id: str) -> None:
         session.show_list(found, FRONTIER_COLUMNS)
         if not found:
             session.say(f"nothing is measured yet; see: nas search watch {resource_id}")
+
+
+@search.command("trials")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_session
+def show_trials(session: Session, *, resource_id: str) -> None:
+    """The trials so far: why each network was tried, what was predicted before, and what was measured."""
+    with session.client() as client:
+        session.show_list(list(client.searches.trials(resource_id)), TRIAL_COLUMNS)
+
+
+@search.command("rounds")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_session
+def show_rounds(session: Session, *, resource_id: str) -> None:
+    """The rounds so far: hypervolume, and how well was predicted what the proposer chose."""
+    with session.client() as client:
+        session.show_list(list(client.searches.rounds(resource_id)), ROUND_COLUMNS)
+
+
+@search.command("export")
+@click.argument("resource_id", type=ID, metavar="ID")
+@click.option(
+    "--optuna",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write, for Optuna's JournalFileBackend; optuna-dashboard shows it.",
+)
+@with_session
+def export_search(session: Session, *, resource_id: str, path: Path) -> None:
+    """Write the trials so far as an Optuna study named like the search. Optuna is not needed for it."""
+    with session.client() as client:
+        written = client.searches.export_optuna(resource_id, path)
+    if session.output is Output.TABLE:
+        session.show_lines([str(written)])
+    else:
+        session.show({"id": resource_id, "path": str(written)})
 
 
 add_list(search, SEARCH, click.option("--supernet", "supernet_id", help="Only those of this supernet."))

@@ -71,6 +71,11 @@ def field_of(name: str) -> str:
     return f"{_PREFIX}{name}"
 
 
+def cost_of(field: str) -> str:
+    """The cost that a request's field limits."""
+    return field.removeprefix(_PREFIX)
+
+
 def _ratio(cost: NDArray[Any], limit: float) -> NDArray[np.float64]:
     numbers = np.asarray(cost, dtype=np.float64)
     # Without a ratio, what counts is that costs above the limit come out above 1, and the more the worse.
@@ -86,7 +91,7 @@ def _cost_name(field: str, costs: CostModel) -> str:
             f"constraint '{field}' is unknown for space '{costs.space.name}'; "
             f"allowed: {', '.join(allowed)}; correct the name or leave it out"
         )
-    return field.removeprefix(_PREFIX)
+    return cost_of(field)
 
 
 def _limit(name: str, value: Any, costs: CostModel) -> float:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from nas.pareto import Floats, Indices
-from nas.search.rounds import Origin, SearchTrial
+from nas.search.rounds import ForecastReport, Origin, SearchTrial
 
 _NUM_BINS = 3
+_LEAST_JUDGED = 10
+"""Of fewer networks than this nothing is said: nine in ten of them is no number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForecastReport:
-    """What became of the predictions made for networks before they were measured."""
-
-    num_selected: int
-    """Networks that the proposer chose and whose accuracy it had predicted."""
-    coverage: float
-    """Fraction of those whose interval held what was measured: nine in ten, if the intervals are right."""
-    within_bin_tau: float
-    """Kendall's tau of predicted with measured accuracy among networks of like cost; NaN where none are."""
+def is_forecast(trial: SearchTrial[Any]) -> bool:
+    """Whether the proposer chose the network, and said within which interval its accuracy would lie."""
+    prediction = trial.prediction
+    return trial.origin is Origin.PROPOSED and prediction is not None and prediction.has_interval
 
 
 def forecast_report(trials: Iterable[SearchTrial[Any]], cost: str) -> ForecastReport | None:
@@ -32,18 +27,20 @@ def forecast_report(trials: Iterable[SearchTrial[Any]], cost: str) -> ForecastRe
 
     Within bins, because over a wide range of costs the cost alone ranks networks well.
     """
-    rows = [
-        (trial.prediction.accuracy, trial.measurement.accuracy, trial.costs[cost], trial.prediction)
-        for trial in trials
-        if trial.origin is Origin.PROPOSED and trial.prediction and np.isfinite(trial.prediction.high)
-    ]
-    if not rows:
+    judged = [(trial, trial.prediction) for trial in trials if is_forecast(trial) and trial.prediction]
+    if not judged:
         return None
-    predicted, measured, costs = np.array([row[:3] for row in rows], dtype=np.float64).T
+    predicted, measured, costs = np.array(
+        [(p.accuracy, t.measurement.accuracy, t.costs[cost]) for t, p in judged], dtype=np.float64
+    ).T
+    taus = _taus(predicted, measured, equal_bins(costs, _NUM_BINS))
+    num_ranked = sum(count for _, count in taus)
+    held = [prediction.holds(trial.measurement.accuracy) for trial, prediction in judged]
     return ForecastReport(
-        num_selected=len(rows),
-        coverage=float(np.mean([row[3].holds(row[1]) for row in rows])),
-        within_bin_tau=within_bins(predicted, measured, equal_bins(costs, _NUM_BINS)),
+        num_selected=len(judged),
+        coverage=float(np.mean(held)) if len(judged) >= _LEAST_JUDGED else None,
+        num_ranked=num_ranked,
+        within_bin_tau=_mean_tau(taus) if num_ranked >= _LEAST_JUDGED else None,
     )
 
 
@@ -55,9 +52,19 @@ def equal_bins(costs: Floats, num_bins: int) -> Indices:
 
 def within_bins(predicted: Floats, measured: Floats, bins: Indices) -> float:
     """Kendall's tau-b among the networks of a bin, the plain mean over bins; NaN where no bin has one."""
-    taus = [_tau(predicted[bins == b], measured[bins == b]) for b in np.unique(bins)]
-    known = [tau for tau in taus if np.isfinite(tau)]
-    return float(np.mean(known)) if known else float("nan")
+    return _mean_tau(_taus(predicted, measured, bins))
+
+
+def _taus(predicted: Floats, measured: Floats, bins: Indices) -> list[tuple[float, int]]:
+    """Of each bin that has one, Kendall's tau-b and of how many networks it is."""
+    found = [
+        (_tau(predicted[bins == b], measured[bins == b]), int((bins == b).sum())) for b in np.unique(bins)
+    ]
+    return [(tau, count) for tau, count in found if np.isfinite(tau)]
+
+
+def _mean_tau(taus: list[tuple[float, int]]) -> float:
+    return float(np.mean([tau for tau, _ in taus])) if taus else float("nan")
 
 
 def _tau(predicted: Floats, measured: Floats) -> float:

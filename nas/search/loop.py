@@ -34,6 +34,8 @@ _ASKS_PER_TRIAL = 10
 _MUTANTS_PER_TRIAL = 20
 _LEAST_GAIN = 1e-3
 """Of the hypervolume: rounds that together gain less were flat."""
+_ALWAYS_COUNTED = "macs"
+"""Trials have this cost at any rate: it sorts forecasts into bins where no cost is sought."""
 
 Evaluate = Callable[[Sequence[tuple[int, Architecture]]], Sequence[MeasurementT]]
 """Measures numbered networks; the measurements come back in the same order."""
@@ -81,7 +83,9 @@ class SearchLoop(Generic[MeasurementT]):
         self._trials: list[SearchTrial[MeasurementT]] = []
         self._rounds: list[Round[MeasurementT]] = []
         self._reference: Floats = np.empty(0)
-        self._cost_names = tuple(dict.fromkeys((*settings.cost_objectives, *region.bounds.names)))
+        self._cost_names = tuple(
+            dict.fromkeys((*settings.cost_objectives, *region.bounds.names, _ALWAYS_COUNTED))
+        )
 
     @property
     def num_trials(self) -> int:
@@ -183,8 +187,11 @@ class SearchLoop(Generic[MeasurementT]):
         rounds = self._settings.flat_rounds
         if rounds is None or len(self._rounds) <= rounds:
             return False
-        before, now = self._rounds[-1 - rounds].hypervolume, self._rounds[-1].hypervolume
-        return now - before <= _LEAST_GAIN * before
+        before, now = self._rounds[-1 - rounds], self._rounds[-1]
+        if now.hypervolume == 0:
+            # Such a frontier may still grow: by networks no better than round 0's worst in some objective.
+            return {t.number for t in now.frontier} == {t.number for t in before.frontier}
+        return now.hypervolume - before.hypervolume <= _LEAST_GAIN * before.hypervolume
 
     def _losses(self, trials: Sequence[SearchTrial[MeasurementT]]) -> Floats:
         rows = [[self._value(trial, o.name) for o in self._settings.objectives] for trial in trials]

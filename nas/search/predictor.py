@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ class Prediction:
     low: float
     high: float
     """Between which it was to lie nine times in ten; infinite where too few were measured to say."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether enough was measured for the interval to say anything."""
+        return isfinite(self.low) and isfinite(self.high)
 
     def holds(self, accuracy: float) -> bool:
         """Whether the interval holds what was measured."""

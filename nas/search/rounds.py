@@ -63,7 +63,7 @@ class SearchTrial(Generic[MeasurementT]):
     origin: Origin
     architecture: Architecture
     costs: dict[str, float]
-    """Those bounded and those searched for."""
+    """Those bounded, those searched for, and MACs."""
     measurement: MeasurementT
     prediction: Prediction | None = None
     """What was expected before it was measured, where the proposer expects anything."""
@@ -86,6 +86,21 @@ class Round(Generic[MeasurementT]):
     def hypervolume(self) -> float:
         """Of the frontier, below the reference. Found when asked for: with many objectives it takes long."""
         return hypervolume(self.frontier_losses, self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastReport:
+    """What became of the predictions made for networks before they were measured."""
+
+    num_selected: int
+    """Networks that the proposer chose and whose accuracy it had predicted."""
+    coverage: float | None
+    """Fraction of those whose interval held what was measured: nine in ten, if the intervals are right.
+    None of fewer than ten."""
+    num_ranked: int
+    """Of those, what `within_bin_tau` compares: others were alone in their bin, or measured all equal."""
+    within_bin_tau: float | None
+    """Kendall's tau of predicted with measured accuracy among networks of like cost; None as `coverage`."""
 
 
 @dataclass(frozen=True, kw_only=True)

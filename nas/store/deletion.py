@@ -35,6 +35,7 @@ from nas.store.tables import (
     ProbeNetworkRow,
     ProbeResultRow,
     ResourceRow,
+    SearchRoundRow,
     SearchRow,
     SubnetRow,
     SupernetRow,
@@ -79,7 +80,13 @@ SUPERNET = ResourceKind(
     model=SupernetRow,
     parts=(EvaluationRow, TrainingPointRow, ProbeResultRow, ProbeNetworkRow),
 )
-SEARCH = ResourceKind(name="search", noun="search", collection="searches", model=SearchRow, parts=(TrialRow,))
+SEARCH = ResourceKind(
+    name="search",
+    noun="search",
+    collection="searches",
+    model=SearchRow,
+    parts=(TrialRow, SearchRoundRow),
+)
 SUBNET = ResourceKind(
     name="subnet", noun="subnet", collection="subnets", model=SubnetRow, parts=(ArtifactRow,)
 )

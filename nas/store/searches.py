@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
+from nas.search.predictor import Prediction
+from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
-from nas.store.tables import EvaluationRow, SearchRow, SupernetRow, TrialRow
+from nas.store.tables import EvaluationRow, SearchRoundRow, SearchRow, SupernetRow, TrialRow
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def create(
     seed: int,
     spec: dict[str, Any],
     extends: str | None = None,
+    flat_rounds: int | None = None,
 ) -> WithJob[SearchRow]:
     """A search to be run; its job waits for the supernet's training."""
     training = hold(session, SupernetRow, supernet_id, noun="supernet").job
@@ -54,6 +57,7 @@ def create(
         proposer=proposer,
         seed=seed,
         extends=extends,
+        flat_rounds=flat_rounds,
     )
     return create_resource(session, row, kind=JobKind.SEARCH, spec=spec, depends_on=training.id)
 
@@ -81,17 +85,90 @@ def freeze_known(session: Session, search_id: str, evaluation_ids: Sequence[int]
 
 
 def record_trial(
-    session: Session, search_id: str, *, number: int, evaluation_id: int, round: int, is_reused: bool
+    session: Session,
+    search_id: str,
+    *,
+    number: int,
+    evaluation_id: int,
+    round: int,
+    is_reused: bool,
+    origin: Origin,
+    prediction: Prediction | None = None,
+    predicted_from: int | None = None,
 ) -> None:
-    """The search's trial `number`; one already recorded stands, so a repeated round changes nothing."""
+    """The search's trial `number`; one already recorded stands, so a repeated round changes nothing.
+
+    `predicted_from` says how many networks a prediction was learned from.
+    """
     statement = insert(TrialRow).values(
         search_id=search_id,
         number=number,
         evaluation_id=evaluation_id,
         round=round,
         is_reused=is_reused,
+        origin=origin,
+        **_prediction(prediction, predicted_from),
     )
     session.execute(statement.on_conflict_do_nothing(index_elements=["search_id", "number"]))
+
+
+def record_round(
+    session: Session,
+    search_id: str,
+    *,
+    number: int,
+    num_trials: int,
+    num_measured: int,
+    hypervolume: float,
+    reference: Sequence[float],
+    forecasts: ForecastReport | None,
+) -> None:
+    """Where the search stood after the round; one already recorded stands."""
+    judged = forecasts or ForecastReport(num_selected=0, coverage=None, num_ranked=0, within_bin_tau=None)
+    statement = insert(SearchRoundRow).values(
+        search_id=search_id,
+        number=number,
+        num_trials=num_trials,
+        num_measured=num_measured,
+        hypervolume=hypervolume,
+        reference=[*reference],
+        num_forecasts=judged.num_selected,
+        coverage=judged.coverage,
+        num_ranked=judged.num_ranked,
+        within_bin_tau=judged.within_bin_tau,
+    )
+    session.execute(statement.on_conflict_do_nothing(index_elements=["search_id", "number"]))
+
+
+def set_stop_reason(session: Session, search_id: str, reason: StopReason) -> None:
+    """Why the search ended."""
+    session.get_one(SearchRow, search_id).stop_reason = reason
+
+
+def rounds(
+    session: Session, search_id: str, *, page_size: int | None = None, after_number: int = -1
+) -> Sequence[SearchRoundRow]:
+    """Rounds in their order; all of them without a page size."""
+    query = select(SearchRoundRow).where(
+        SearchRoundRow.search_id == search_id, SearchRoundRow.number > after_number
+    )
+    return session.scalars(query.order_by(SearchRoundRow.number).limit(page_size)).all()
+
+
+def get_round(session: Session, search_id: str, number: int) -> SearchRoundRow | None:
+    """The search's round of this number; None before it is recorded."""
+    return session.get(SearchRoundRow, (search_id, number))
+
+
+def latest_rounds(session: Session, search_ids: Collection[str]) -> Mapping[str, SearchRoundRow]:
+    """Of each search the last round recorded; one without any is missing."""
+    query = (
+        select(SearchRoundRow)
+        .where(SearchRoundRow.search_id.in_(search_ids))
+        .ext(distinct_on(SearchRoundRow.search_id))
+        .order_by(SearchRoundRow.search_id, SearchRoundRow.number.desc())
+    )
+    return {row.search_id: row for row in session.scalars(query)}
 
 
 def trials(
@@ -119,3 +196,15 @@ def check_extensible(session: Session, search_id: str, supernet_id: str) -> None
     # A cancelled or failed search has trials worth building on, so any end will do.
     if not earlier.job.state.is_terminal:
         raise ConflictError(f"search {earlier.row.id} is {earlier.job.state}; wait for its end to extend it")
+
+
+def _prediction(prediction: Prediction | None, predicted_from: int | None) -> dict[str, Any]:
+    if prediction is None:
+        return {}
+    has_interval = prediction.has_interval
+    return {
+        "predicted_accuracy": prediction.accuracy,
+        "predicted_low": prediction.low if has_interval else None,
+        "predicted_high": prediction.high if has_interval else None,
+        "predicted_from": predicted_from,
+    }

@@ -31,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.job import JobKind, JobState
 from nas.probes import ProbeRole
+from nas.search.rounds import Origin, StopReason
 from nas.trial import Split
 
 BigInt = Annotated[int, mapped_column(BigInteger)]
@@ -372,12 +373,38 @@ class SearchRow(ResourceRow):
     extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"), index=True)
     known_evaluation_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     """The evaluations known at the start, frozen: a resumed search must see the very same."""
+    flat_rounds: Mapped[int | None]
+    """It ends when so many rounds together gained next to no hypervolume; null spends the trials."""
+    stop_reason: Mapped[str | None]
+    """Null until its job has succeeded."""
 
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (Index(None, "created_at", "id"), _one_of("stop_reason", StopReason))
+
+
+class SearchRoundRow(Base):
+    """Where a search stood after a round, and how well it had predicted what it chose until then."""
+
+    __tablename__ = "search_rounds"
+
+    search_id: Mapped[str] = mapped_column(ForeignKey("searches.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    num_trials: Mapped[int]
+    """Up to and with this round."""
+    num_measured: Mapped[int]
+    """Of those, the ones that nothing had measured before the search."""
+    hypervolume: Mapped[float]
+    reference: Mapped[list[float]]
+    """The worst of round 0, an objective each in the search's order, as measured: accuracy is not turned."""
+    num_forecasts: Mapped[int]
+    """Networks chosen whose accuracy was predicted with an interval."""
+    coverage: Mapped[float | None]
+    num_ranked: Mapped[int]
+    within_bin_tau: Mapped[float | None]
+    created_at: Mapped[Moment]
 
 
 class TrialRow(Base):
-    """Which evaluation was the search's n-th, and whether it was there before."""
+    """Which evaluation was the search's n-th, why, what was predicted, and whether it was there before."""
 
     __tablename__ = "trials"
 
@@ -386,7 +413,26 @@ class TrialRow(Base):
     evaluation_id: Mapped[BigInt] = mapped_column(ForeignKey("evaluations.id"), index=True)
     round: Mapped[int]
     is_reused: Mapped[bool]
+    origin: Mapped[str | None]
+    """Null in searches of releases that did not keep it."""
+    predicted_accuracy: Mapped[float | None]
+    """Before the search knew the measurement; null where nothing was predicted."""
+    predicted_low: Mapped[float | None]
+    """The 90 % interval's; null where too few networks were measured to say."""
+    predicted_high: Mapped[float | None]
+    predicted_from: Mapped[int | None]
+    """How many measured networks the prediction was learned from."""
     created_at: Mapped[Moment]
+
+    __table_args__ = (
+        _one_of("origin", Origin),
+        CheckConstraint("num_nulls(predicted_accuracy, predicted_from) IN (0, 2)", name="predicted"),
+        CheckConstraint(
+            "num_nulls(predicted_low, predicted_high) IN (0, 2)"
+            " AND (predicted_low IS NULL OR predicted_accuracy IS NOT NULL)",
+            name="predicted_interval",
+        ),
+    )
 
 
 class EvaluationBatchRow(ResourceRow):

@@ -13,6 +13,8 @@ from nas.architecture import Architecture
 from nas.costs import costs
 from nas.job import JobKind, Progress
 from nas.probes import EpochProbes, ProbeResult, choose_probes
+from nas.search.predictor import Prediction
+from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store import datasets, evaluation_batches, evaluations, probes, searches, subnets, supernets
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
@@ -59,6 +61,10 @@ REPORT = {
     "unreadable": {"count": 1, "listed_at_most": 1000, "images": [{"where": "row 3", "reason": "cut short"}]},
     "warnings": ["1 images could not be read."],
 }
+
+PREDICTIONS = {0: Prediction(0.75, float("-inf"), float("inf")), 1: Prediction(0.875, 0.75, 1.0)}
+"""Of the networks that a played search proposes."""
+FORECASTS = ForecastReport(num_selected=1, coverage=None, num_ranked=0, within_bin_tau=None)
 
 POINT = TrainingPoint(
     epoch=1,
@@ -122,8 +128,11 @@ class PlayedWorker:
             )
 
     def search(self, architectures: Sequence[Architecture], num_correct: Sequence[int]) -> None:
+        """Two rounds: all but the last two as seeds, these proposed, the very last one with an interval."""
+        num_seeds = max(0, len(architectures) - 2)
         with self.job(JobKind.SEARCH) as (session, search_id):
-            supernet_id = searches.get(session, search_id).row.supernet_id
+            search = searches.get(session, search_id).row
+            supernet_id = search.supernet_id
             for number, (architecture, correct) in enumerate(zip(architectures, num_correct, strict=True)):
                 evaluation_id, is_new = evaluations.record(
                     session, supernet_id, measurement(architecture, correct), costs_of(architecture)
@@ -133,9 +142,24 @@ class PlayedWorker:
                     search_id,
                     number=number,
                     evaluation_id=evaluation_id,
-                    round=0,
+                    round=int(number >= num_seeds),
                     is_reused=not is_new,
+                    origin=Origin.PROPOSED if number >= num_seeds else Origin.SEED,
+                    prediction=PREDICTIONS.get(number - num_seeds),
+                    predicted_from=num_seeds if number >= num_seeds else None,
                 )
+            for number, num_trials in enumerate((num_seeds, len(architectures)) if architectures else ()):
+                searches.record_round(
+                    session,
+                    search_id,
+                    number=number,
+                    num_trials=num_trials,
+                    num_measured=num_trials,
+                    hypervolume=1e6 * number,
+                    reference=[float(100 + place) for place, _ in enumerate(search.objectives)],
+                    forecasts=FORECASTS if number else None,
+                )
+            searches.set_stop_reason(session, search_id, StopReason.BUDGET_SPENT)
 
     def evaluate(self, num_correct: Sequence[int]) -> None:
         """The networks that are due, in their order, with so many images right."""

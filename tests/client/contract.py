@@ -45,8 +45,16 @@ async def the_whole_path_ends_in_files(client, worker, folder):
     worker.search(ladder(5), [100, 140, 120, 180, 190])
     search = await search.wait(timeout=60)
     assert [trial["number"] async for trial in search.trials()] == [0, 1, 2, 3, 4]
+    assert search.stop_reason == "budget_spent"
+    assert [found["num_trials"] async for found in client.searches.rounds(search.id)] == [3, 5]
+    study = await client.searches.export_optuna(search.id, folder / "study.log")
+    # The study, the names of its values, three notes, and the trials.
+    assert len(study.read_text().splitlines()) == 1 + 1 + 3 + 5
+    study.unlink()
     front = await search.pareto()
     assert [point["number"] for point in front] == [0, 1, 3, 4]
+    assert [point.origin for point in front] == ["seed", "seed", "proposed", "proposed"]
+    assert [point.predicted and point.predicted["value"] for point in front] == [None, None, 0.75, 0.875]
     best = await supernet.best(max_macs=front[1].costs["macs"])
     assert best["architecture_key"] == front[1]["architecture_key"]
     assert len(await client.supernets.frontier(supernet.id, max_macs="99%")) == 3

@@ -12,12 +12,12 @@ from nas.search.cost_model import SpaceCosts
 from nas.search.features import Features
 from nas.search.forecasts import equal_bins, forecast_report, within_bins
 from nas.search.paths import path_figures
-from nas.search.predictor import Predictor, conformal_factor, predictions, scores
-from nas.search.rounds import Origin
+from nas.search.predictor import Prediction, Predictor, conformal_factor, predictions, scores
+from nas.search.rounds import Origin, SearchTrial
 from nas.search.settings import ProposerName
 from nas.search.trees import fit_trees
 from search_spaces import SPACES
-from tests.search.synthetic import region_of, search, settings_of
+from tests.search.synthetic import Measured, region_of, search, settings_of
 
 NUM_NETWORKS = 500
 
@@ -194,6 +194,45 @@ def test_within_bins_cost_alone_is_worth_nothing():
     assert kendalltau(cost, measured).statistic > 0.8
     assert within_bins(cost, measured, bins) == 0.0
     assert within_bins(measured, measured, bins) == pytest.approx(1.0)
+
+
+def forecast(number, *, predicted=0.5, measured=0.5, low=0.4, high=0.6, macs=1.0, origin=Origin.PROPOSED):
+    return SearchTrial(
+        number=number,
+        round=1,
+        origin=origin,
+        architecture=SPACES["micro_8"].smallest(),
+        costs={"macs": macs},
+        measurement=Measured(measured),
+        prediction=Prediction(predicted, low, high),
+    )
+
+
+def test_only_what_the_proposer_chose_and_gave_an_interval_is_judged():
+    inside = [forecast(number) for number in range(9)]
+    outside = forecast(9, measured=0.7)
+    left_out = [
+        forecast(10, measured=0.7, origin=Origin.RANDOM),
+        forecast(11, measured=0.7, low=-np.inf, high=np.inf),
+    ]
+    report = forecast_report([*inside, outside, *left_out], "macs")
+    assert report is not None
+    assert (report.num_selected, report.coverage) == (10, 0.9)
+    assert forecast_report(left_out, "macs") is None
+
+
+def test_of_fewer_than_ten_no_share_and_no_rank_is_told():
+    trials = [forecast(n, predicted=n / 10, measured=n / 10) for n in range(10)]
+    few, enough = (forecast_report(trials[:count], "macs") for count in (9, 10))
+    assert few is not None and enough is not None
+    assert (few.num_selected, few.num_ranked) == (9, 9)
+    assert few.coverage is few.within_bin_tau is None
+    # Of equal costs each third is a bin, ranked rightly.
+    assert enough.within_bin_tau == pytest.approx(1.0)
+    flat = forecast_report([forecast(n) for n in range(10)], "macs")
+    assert flat is not None
+    # Measured all equal, there is nothing to rank.
+    assert (flat.num_ranked, flat.within_bin_tau) == (0, None)
 
 
 def test_a_search_reports_on_what_it_predicted_before_measuring():

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 from nas.errors import ConflictError, NotFoundError
 from nas.job import JobKind
 from nas.probes import EpochProbes, ProbeResult, choose_probes
+from nas.search.rounds import Origin
 from nas.store import (
     datasets,
     discards,
@@ -35,7 +36,15 @@ from nas.store.deletion import (
     delete_resource,
     folder_of,
 )
-from nas.store.tables import Base, DiscardedFolderRow, EvaluationRow, JobEventRow, JobRow, TrialRow
+from nas.store.tables import (
+    Base,
+    DiscardedFolderRow,
+    EvaluationRow,
+    JobEventRow,
+    JobRow,
+    SearchRoundRow,
+    TrialRow,
+)
 from nas.trial import Split
 from search_spaces import SPACES
 
@@ -221,11 +230,28 @@ def test_a_search_takes_its_trials_along_and_leaves_the_evaluations(
         evaluation_id, _ = evaluations.record(session, supernet, evaluation(), costs)
         for search_id in (search, other):
             searches.record_trial(
-                session, search_id, number=0, evaluation_id=evaluation_id, round=0, is_reused=False
+                session,
+                search_id,
+                number=0,
+                evaluation_id=evaluation_id,
+                round=0,
+                is_reused=False,
+                origin=Origin.SEED,
+            )
+            searches.record_round(
+                session,
+                search_id,
+                number=0,
+                num_trials=1,
+                num_measured=1,
+                hypervolume=0.0,
+                reference=[0.5, 1.0],
+                forecasts=None,
             )
     delete(SEARCH, search)
     with database.session() as session:
         assert [row.search_id for row in session.scalars(select(TrialRow))] == [other]
+        assert [row.search_id for row in session.scalars(select(SearchRoundRow))] == [other]
         assert evaluations.get(session, evaluation_id).supernet_id == supernet
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from nas.errors import ConflictError, InvalidRequestError, NotFoundError
 from nas.job import JobKind, JobState
+from nas.search.predictor import Prediction
+from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store import datasets, evaluations, searches, subnets, supernets
 from nas.store.datasets import DatasetContents
 from nas.store.ids import Prefix, new_id
@@ -141,6 +143,7 @@ def test_trials_come_in_order_each_with_its_evaluation(database, supernet_id, ev
                 evaluation_id=evaluation_id,
                 round=0,
                 is_reused=not is_new,
+                origin=Origin.SEED,
             )
     with database.session() as session:
         trials = searches.trials(session, search_id)
@@ -151,6 +154,86 @@ def test_trials_come_in_order_each_with_its_evaluation(database, supernet_id, ev
         (2, {"width": 3}),
     ]
     assert [found.trial.number for found in later] == [1]
+
+
+def test_what_was_predicted_before_a_trial_was_measured_stays_as_first_written(
+    database, supernet_id, evaluation, costs
+):
+    unsure = Prediction(0.5, float("-inf"), float("inf"))
+    predictions = [None, unsure, Prediction(0.5, 0.4, 0.625)]
+    with database.begin() as session:
+        search_id = create_search(session, supernet_id).row.id
+        for again in (False, True):
+            for number, prediction in enumerate(predictions):
+                evaluation_id, _ = evaluations.record(session, supernet_id, evaluation(number), costs)
+                searches.record_trial(
+                    session,
+                    search_id,
+                    number=number,
+                    evaluation_id=evaluation_id,
+                    round=number,
+                    is_reused=False,
+                    origin=Origin.RANDOM if again else Origin.PROPOSED,
+                    prediction=Prediction(0.9, 0.8, 1.0) if again else prediction,
+                    predicted_from=None if prediction is None and not again else 7,
+                )
+    with database.session() as session:
+        rows = [found.trial for found in searches.trials(session, search_id)]
+    assert {row.origin for row in rows} == {Origin.PROPOSED}
+    told = [(r.predicted_accuracy, r.predicted_low, r.predicted_high, r.predicted_from) for r in rows]
+    # An interval that reaches everywhere is none.
+    assert told == [(None, None, None, None), (0.5, None, None, 7), (0.5, 0.4, 0.625, 7)]
+
+
+def record_rounds(session, search_id, numbers, *, hypervolume=0.0):
+    for number in numbers:
+        searches.record_round(
+            session,
+            search_id,
+            number=number,
+            num_trials=10 * number + 5,
+            num_measured=number,
+            hypervolume=hypervolume + number,
+            reference=[0.25, 4e6],
+            forecasts=None if number == 0 else ForecastReport(
+                num_selected=number, coverage=None, num_ranked=0, within_bin_tau=None
+            ),
+        )  # fmt: skip
+
+
+def test_rounds_come_in_order_and_the_latest_of_many_searches_at_once(database, supernet_id):
+    with database.begin() as session:
+        first, second, none = (create_search(session, supernet_id).row.id for _ in range(3))
+        record_rounds(session, first, (1, 0, 2))
+        record_rounds(session, second, (0,))
+        # A round that is run again changes nothing.
+        record_rounds(session, first, (1,), hypervolume=99.0)
+    with database.session() as session:
+        rows = searches.rounds(session, first)
+        assert [(row.number, row.num_trials, row.hypervolume) for row in rows] == [
+            (0, 5, 0.0),
+            (1, 15, 1.0),
+            (2, 25, 2.0),
+        ]
+        assert [(row.num_forecasts, row.coverage, row.reference) for row in rows[:2]] == [
+            (0, None, [0.25, 4e6]),
+            (1, None, [0.25, 4e6]),
+        ]
+        assert [row.number for row in searches.rounds(session, first, page_size=1, after_number=0)] == [1]
+        latest = searches.latest_rounds(session, [first, second, none])
+        assert {search_id: row.number for search_id, row in latest.items()} == {first: 2, second: 0}
+        found = searches.get_round(session, first, 1)
+        assert found is not None and found.num_trials == 15
+        assert searches.get_round(session, second, 1) is None
+
+
+def test_a_search_says_why_it_ended_once_it_has(database, supernet_id):
+    with database.begin() as session:
+        search_id = create_search(session, supernet_id).row.id
+        assert searches.get(session, search_id).row.stop_reason is None
+        searches.set_stop_reason(session, search_id, StopReason.FLAT)
+    with database.session() as session:
+        assert searches.get(session, search_id).row.stop_reason == "flat"
 
 
 def test_what_a_search_knew_at_its_start_stays_frozen(database, supernet_id):

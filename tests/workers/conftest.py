@@ -128,7 +128,16 @@ class Site:
             return uploads.create(session, upload_id, display_name="sent", stored=stored)
 
     def add_search(
-        self, supernet_id: str, *, num_trials: int = 8, seed: int = 1, extends=None, **constraints
+        self,
+        supernet_id: str,
+        *,
+        num_trials: int = 8,
+        seed: int = 1,
+        extends=None,
+        proposer="nsga2",
+        objectives=("accuracy", "macs"),
+        flat_rounds=None,
+        **constraints,
     ):
         with self.database.begin() as session:
             return searches.create(
@@ -137,12 +146,13 @@ class Site:
                 labels={},
                 supernet_id=supernet_id,
                 constraints=constraints,
-                objectives=["accuracy", "macs"],
+                objectives=objectives,
                 num_trials=num_trials,
-                proposer="nsga2",
+                proposer=proposer,
                 seed=seed,
                 spec={},
                 extends=extends,
+                flat_rounds=flat_rounds,
             )
 
     def add_batch(self, supernet_id: str, networks, *, infeasible=()):

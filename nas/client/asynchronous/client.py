@@ -200,12 +200,14 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
         objectives: list[str] | None = None,
         proposer: str | None = None,
         seed: int | None = None,
+        flat_rounds: int | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncSearch:
         """Search a trained supernet under constraints such as {"max_macs": "60%"}.
 
-        With `extends`, go on from a search that has ended: what is left out is taken from it.
+        With `extends`, go on from a search that has ended: what is left out is taken from it. With
+        `flat_rounds`, end once so many rounds together gained next to no hypervolume.
         """
         body = {
             "supernet_id": supernet_id,
@@ -215,6 +217,7 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
             "objectives": objectives,
             "proposer": proposer,
             "seed": seed,
+            "flat_rounds": flat_rounds,
             "display_name": display_name,
             "labels": labels,
         }
@@ -240,9 +243,17 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
         """See `Search.trials`."""
         return self._unread(search_id).trials()
 
+    def rounds(self, search_id: str) -> AsyncIterator[Mapping[str, Any]]:
+        """See `Search.rounds`."""
+        return self._unread(search_id).rounds()
+
     async def pareto(self, search_id: str) -> Frontier[AsyncPoint]:
         """See `Search.pareto`."""
         return await self._unread(search_id).pareto()
+
+    async def export_optuna(self, search_id: str, path: str | Path) -> Path:
+        """See `Search.export_optuna`."""
+        return await self._unread(search_id).export_optuna(path)
 
 
 class AsyncEvaluationBatches(AsyncNamedCollection[AsyncEvaluationBatch]):

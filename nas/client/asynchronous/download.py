@@ -15,6 +15,7 @@ from nas.client.errors import DownloadError, ServiceUnavailableError
 from nas.client.messages import retry_pauses_s
 
 _SILENCE_S = 60.0
+_AS_IT_IS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 async def fetch(transport: AsyncTransport, artifact: Mapping[str, Any], folder: Path) -> Path:
@@ -37,6 +38,28 @@ async def fetch(transport: AsyncTransport, artifact: Mapping[str, Any], folder: 
     return target
 
 
+async def save(transport: AsyncTransport, path: str, target: Path) -> Path:
+    """What the service sends for the path, as the file `target`: whole, or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    last = ""
+    for pause_s in retry_pauses_s():
+        try:
+            async with transport.stream(path, _AS_IT_IS, read_timeout_s=_SILENCE_S) as response:
+                await _write(response, part)
+        except httpx.TransportError as error:
+            last = str(error)
+            await sleep(pause_s)
+        else:
+            return part.replace(target)
+    raise ServiceUnavailableError(f"{path} breaks off again and again: {last}; fetch it again")
+
+
+async def _write(response: httpx.Response, part: Path) -> None:
+    with part.open("wb") as file:
+        async for chunk in response.aiter_raw():
+            file.write(chunk)
+
+
 async def _fetch_part(transport: AsyncTransport, artifact: Mapping[str, Any], part: Path) -> None:
     pauses = retry_pauses_s()
     while (num_held := part.stat().st_size if part.exists() else 0) < artifact[
@@ -57,7 +80,7 @@ async def _fetch_part(transport: AsyncTransport, artifact: Mapping[str, Any], pa
 
 
 async def _append(transport: AsyncTransport, artifact: Mapping[str, Any], part: Path, num_held: int) -> None:
-    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+    headers = dict(_AS_IT_IS)
     if num_held:
         # If-Range: other bytes under this name come whole, and do not end up behind the old ones.
         headers |= {"Range": f"bytes={num_held}-", "If-Range": f'"{artifact["sha256"]}"'}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.client.asynchronous.download import fetch
+from nas.client.asynchronous.download import fetch, save
 from nas.client.asynchronous.resource import AsyncJsonObject, AsyncProduct
 from nas.client.asynchronous.transport import AsyncTransport
 from nas.client.errors import DownloadError, NotMeasuredError
@@ -108,10 +108,28 @@ class AsyncSearch(AsyncProduct):
         async for item in self.transport.pages(f"{self['links']['self']}/trials"):
             yield AsyncPoint(item, self.transport)
 
+    async def rounds(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Its rounds so far: `hypervolume` below `reference`, and how well was predicted (`predictor`)."""
+        async for item in self.transport.pages(f"{self['links']['self']}/rounds"):
+            yield item
+
     async def pareto(self) -> Frontier[AsyncPoint]:
         """The frontier of its trials so far, by rising cost."""
         answer = await self.transport.get(f"{self['links']['self']}/pareto")
         return Frontier(AsyncPoint(item, self.transport) for item in answer["items"])
+
+    async def export_optuna(self, path: str | Path) -> Path:
+        """Its trials so far as a study in a new file for Optuna's JournalStorage; Optuna is not needed.
+
+        To be read by `optuna.storages.journal.JournalFileBackend(path)`; the study's name is the search's id.
+        """
+        return await save(self.transport, f"{self['links']['self']}/optuna-journal", Path(path))
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it ended, such as 'budget_spent' or 'flat'; None until it has succeeded."""
+        reason: str | None = self["stop_reason"]
+        return reason
 
 
 class AsyncEvaluationBatch(AsyncProduct):
@@ -175,6 +193,18 @@ class AsyncPoint(AsyncJsonObject):
         """Of the accuracy."""
         low, high = self._measured["interval_95"]
         return float(low), float(high)
+
+    @property
+    def origin(self) -> str | None:
+        """Why a search tried it, such as 'seed' or 'proposed'; None where none did, or did not keep it."""
+        name: str | None = self.get("origin")
+        return name
+
+    @property
+    def predicted(self) -> Mapping[str, Any] | None:
+        """What a search expected before it knew the accuracy: `value`, `interval_90`, `by` and more."""
+        figure: Mapping[str, Any] | None = self.get("accuracy_val_predicted")
+        return figure
 
     @property
     def _measured(self) -> Mapping[str, Any]:
