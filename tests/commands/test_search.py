@@ -31,8 +31,8 @@ def test_trials_show_what_was_predicted_beside_what_was_measured(nas, search):
     assert len(rows) == 5
     assert ["seed" in row for row in rows] == [True] * 3 + [False] * 2
     # The fourth was predicted without an interval, the last with one.
-    assert "75.0%  " in rows[3]
-    assert "87.5% (75.0% to 100.0%)  95.0% (" in rows[4]
+    assert " 75.0% 90.0% (" in " ".join(rows[3].split())
+    assert " 87.5% (75.0% to 100.0%) 95.0% (" in " ".join(rows[4].split())
     assert len(nas("search", "trials", search.id, "-o", "json").json()) == 5
 
 
