@@ -23,7 +23,7 @@ _NOTED = (
     "origin",
     "is_reused",
     "accuracy_val",
-    "accuracy_val_predicted",
+    "predicted_accuracy_val",
 )
 """Of a trial as answers show it, what its parameters and values do not tell."""
 

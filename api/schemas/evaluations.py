@@ -79,7 +79,7 @@ class Trial(Evaluation):
         "spread over the range of costs, proposed by the proposer, a neighbour of the frontier where that "
         "repeated itself, or drawn at random. Null in searches of releases that did not keep it."
     )
-    accuracy_val_predicted: Prediction | None = Field(
+    predicted_accuracy_val: Prediction | None = Field(
         description="What the search expected before it knew `accuracy_val`; null where it expected nothing."
     )
 
@@ -137,7 +137,7 @@ def describe_trial(found: TrialWithEvaluation, proposer: str) -> Trial:
         round=found.trial.round,
         is_reused=found.trial.is_reused,
         origin=None if found.trial.origin is None else Origin(found.trial.origin),
-        accuracy_val_predicted=_prediction(found.trial, proposer),
+        predicted_accuracy_val=_prediction(found.trial, proposer),
     )
 
 

@@ -202,7 +202,7 @@ class Point(JsonObject):
     @property
     def predicted(self) -> Mapping[str, Any] | None:
         """What a search expected before it knew the accuracy: `value`, `interval_90`, `by` and more."""
-        figure: Mapping[str, Any] | None = self.get("accuracy_val_predicted")
+        figure: Mapping[str, Any] | None = self.get("predicted_accuracy_val")
         return figure
 
     @property

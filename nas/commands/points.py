@@ -56,7 +56,7 @@ TRIAL_COLUMNS: Columns = {
     "ORIGIN": lambda trial: trial["origin"] or NOTHING,
     "MACS": lambda trial: count(trial["costs"]["macs"]),
     "PARAMS": lambda trial: count(trial["costs"]["params"]),
-    "PREDICTED BEFORE (90% INTERVAL)": lambda trial: predicted(trial["accuracy_val_predicted"]),
+    "PREDICTED BEFORE (90% INTERVAL)": lambda trial: predicted(trial["predicted_accuracy_val"]),
     "MEASURED ON VAL (95% INTERVAL)": lambda trial: accuracy(trial["accuracy_val"]),
 }
 

@@ -183,6 +183,7 @@ list_search_spaces list_search_trials list_searches list_subnet_artifacts list_s
 list_supernet_artifacts list_supernets list_uploads validate_search
 create_evaluations list_supernet_evaluations list_evaluation_batches get_evaluation_batch
 change_evaluation_batch delete_evaluation_batch list_evaluation_batch_networks
+list_search_rounds get_search_optuna_journal
 """
 
 
@@ -210,7 +211,10 @@ def test_every_figure_says_what_it_is():
             found[name] = fields["accuracy_provenance"]["const"]
         for field in ("accuracy_val", "accuracy_test"):
             assert "#/components/schemas/Accuracy" in str(fields.get(field, "#/components/schemas/Accuracy"))
+        predicted = str(fields.get("predicted_accuracy_val", "#/components/schemas/Prediction"))
+        assert "#/components/schemas/Prediction" in predicted
     assert schemas["Accuracy"]["properties"]["provenance"]["const"] == "measured"
+    assert schemas["Prediction"]["properties"]["provenance"]["const"] == "predicted"
     assert {"split", "num_images", "interval_95"} <= set(schemas["Accuracy"]["required"])
     counted = dict.fromkeys(
         [

@@ -163,8 +163,8 @@ def test_a_study_keeps_what_was_predicted_apart_from_its_values(search, tmp_path
     assert study.user_attrs["search_id"] == search.id
     last = study.trials[-1]
     assert last.values[0] == ACCURACIES[-1] / NUM_VAL
-    assert last.user_attrs["accuracy_val_predicted"]["value"] == PREDICTIONS[1].accuracy
-    assert last.user_attrs["accuracy_val_predicted"]["provenance"] == "predicted"
+    assert last.user_attrs["predicted_accuracy_val"]["value"] == PREDICTIONS[1].accuracy
+    assert last.user_attrs["predicted_accuracy_val"]["provenance"] == "predicted"
     assert last.user_attrs["origin"] == "proposed"
     assert last.duration.total_seconds() == pytest.approx(0.1)
 
