@@ -23,6 +23,7 @@ from api.routes import (
     subnets,
     supernets,
     uploads,
+    verifications,
 )
 from api.services import Services
 from api.settings import ApiSettings
@@ -38,6 +39,7 @@ _RESOURCES = (
     evaluation_batches,
     searches,
     subnets,
+    verifications,
     jobs,
 )
 

@@ -22,6 +22,7 @@ _PARAMETERS: Mapping[str, Any] = {
     "subnet_id": f"sub_{_ID_LETTERS}",
     "upload_id": f"up_{_ID_LETTERS}",
     "batch_id": f"eb_{_ID_LETTERS}",
+    "verification_id": f"ve_{_ID_LETTERS}",
     "job_id": f"job_{_ID_LETTERS}",
     "display_name": "pets.zip",
     "page_size": 20,

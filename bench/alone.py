@@ -32,18 +32,11 @@ from bench.sittings import OutOfTimeError, spent_s, train
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.recipe import Recipe
-from nas.recipe_choices import (
-    DataSamplerKind,
-    DistillationKind,
-    RandomPathKind,
-    SamplerKind,
-    ScheduleKind,
-    TeacherKind,
-)
 from nas.recipes import RECIPES
 from nas.single_network import SingleNetworkSpace
 from nas.space import SearchSpace
 from nas.trial import Split
+from nas.verification import alone_recipe
 from search_spaces import SPACES
 from supernet.training import tune_malloc
 from supernet.training.checkpoint import replace_file
@@ -109,23 +102,6 @@ def chosen_networks(space: SearchSpace) -> tuple[tuple[Architecture, ...], Archi
     inner = [members[int(rng.integers(size))] for members in bins]
     middle = next(a for a in bins[NUM_BINS // 2] if a not in inner)
     return (space.smallest(), *inner, space.largest()), middle
-
-
-def alone_recipe(recipe: Recipe, rate: float) -> Recipe:
-    """The recipe with one network a step that learns from labels, all of the run."""
-    return replace(
-        recipe,
-        schedule=ScheduleKind.STATIC,
-        channel_sort=False,
-        sampler=SamplerKind.UNIFORM,
-        num_random=1,
-        random_paths=RandomPathKind.UNIFORM,
-        data_sampler=DataSamplerKind.UNIFORM,
-        distillation=DistillationKind.NONE,
-        teacher=TeacherKind.IN_PLACE,
-        dropout=0.0,
-        base_learning_rate=rate,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from nas.commands.space import space
 from nas.commands.subnet import subnet
 from nas.commands.supernet import supernet
 from nas.commands.upload import upload
+from nas.commands.verification import verify
 
 
 @click.group(
@@ -31,7 +32,20 @@ def commands() -> None:
     """Neural architecture search as a service."""
 
 
-for _command in (serve, dataset, supernet, search, evaluation, best, subnet, upload, job, space, doctor):
+for _command in (
+    serve,
+    dataset,
+    supernet,
+    search,
+    evaluation,
+    best,
+    verify,
+    subnet,
+    upload,
+    job,
+    space,
+    doctor,
+):
     commands.add_command(_command)
 
 

@@ -18,6 +18,7 @@ class JobKind(StrEnum):
     SEARCH = "search"
     SPECIALISE = "specialise"
     EVALUATE = "evaluate"
+    VERIFY = "verify"
 
 
 class JobState(StrEnum):
@@ -76,7 +77,7 @@ class Job:
     state_reason: str | None
     spec: dict[str, Any]
     resource_id: str
-    """The data set, supernet, search, subnet or evaluation batch this job makes."""
+    """The data set, supernet, search, subnet, evaluation batch or verification this job makes."""
     attempt: int
     """How many workers have claimed it."""
     progress: Progress | None

@@ -20,14 +20,15 @@ from sqlalchemy.orm import Session
 from nas.errors import ArtifactError
 from nas.job import JobKind, JobState
 from nas.scratch import is_scratch, remove_abandoned
-from nas.store import datasets, discards, subnets, supernets
+from nas.store import datasets, discards, subnets, supernets, verifications
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
-from nas.store.deletion import SUPERNET, folder_of
+from nas.store.deletion import SUPERNET, VERIFICATION, ResourceKind, folder_of
 from nas.store.jobs import JobQueue
 from supernet.training.checkpoint import newest_readable
 from workers.datasets import CACHES
 from workers.training_job import CHECKPOINTS
+from workers.verify_job import VERIFICATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Leftovers:
         self._artifacts = artifacts
         self._home = home
         self._checkpoints = home / CHECKPOINTS
+        self._verifications = home / VERIFICATIONS
         self._caches = home / CACHES
         self._has_looked = False
 
@@ -55,9 +57,11 @@ class Leftovers:
         self._remove_attempts(JobKind.IMPORT_DATASET, "datasets", datasets.published_uris, within_s)
         self._remove_attempts(JobKind.SPECIALISE, "subnets", subnets.published_uris, within_s)
         self._remove_attempts(JobKind.TRAIN, "supernets", supernets.published_uris, within_s)
+        self._remove_attempts(JobKind.VERIFY, VERIFICATIONS, verifications.published_uris, within_s)
         within = None if within_s is None else timedelta(seconds=within_s)
         discards.remove_due(self._database, self._artifacts, within=within)
         self._remove_checkpoints()
+        self._remove_verifications()
         self._remove_scratch()
         self._remove_caches()
         self._has_looked = True
@@ -94,16 +98,26 @@ class Leftovers:
         kept = [folder.name for folder in self._checkpoints.iterdir() if folder.is_dir()]
         ends = self._queue.have_ended(JobKind.TRAIN, kept)
         useless = {i for i, state in ends.items() if state is JobState.SUCCEEDED}
-        useless |= self._deleted_supernets(kept)
+        useless |= self._deleted(SUPERNET, kept)
         for supernet_id in sorted(useless):
             shutil.rmtree(self._checkpoints / supernet_id, ignore_errors=True)
             logger.info("checkpoints of an ended training removed", extra={"supernet_id": supernet_id})
         for supernet_id in sorted(ends.keys() - useless):
             _keep_newest(self._checkpoints / supernet_id)
 
-    def _deleted_supernets(self, ids: Sequence[str]) -> set[str]:
-        """Those of the supernets that were deleted: no job is left to say that their training has ended."""
-        by_folder = {folder_of(SUPERNET, supernet_id): supernet_id for supernet_id in ids}
+    def _remove_verifications(self) -> None:
+        """What trainings of single networks would have gone on from, had their verification not ended."""
+        if not self._verifications.is_dir():
+            return
+        kept = [folder.name for folder in self._verifications.iterdir() if folder.is_dir()]
+        ended = {*self._queue.have_ended(JobKind.VERIFY, kept)}
+        for verification_id in sorted(ended | self._deleted(VERIFICATION, kept)):
+            shutil.rmtree(self._verifications / verification_id, ignore_errors=True)
+            logger.info("leftovers of a verification removed", extra={"verification_id": verification_id})
+
+    def _deleted(self, kind: ResourceKind, ids: Sequence[str]) -> set[str]:
+        """Those that were deleted: no job is left to say that it has ended."""
+        by_folder = {folder_of(kind, resource_id): resource_id for resource_id in ids}
         with self._database.session() as session:
             return {by_folder[key] for key in discards.are_discarded(session, [*by_folder])}
 

@@ -64,3 +64,34 @@ class Observer(Protocol):
     def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
         """The run goes on from a checkpoint; `departures`, of this time or before, mean: not bit for bit."""
         ...
+
+
+class SilentObserver:
+    """Tells nobody anything."""
+
+    def on_step(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def on_probes(self, probes: EpochProbes) -> None:
+        """Nothing."""
+
+    def on_point(self, point: TrainingPoint) -> None:
+        """Nothing."""
+
+    def on_checkpoint(self, num_steps: int) -> None:
+        """Nothing."""
+
+    def on_rollback(self, rollbacks: Sequence[Rollback]) -> None:
+        """Nothing."""
+
+    def on_damaged_checkpoint(self, name: str, reason: str) -> None:
+        """Nothing."""
+
+    def on_warm_start(self, start: WarmStartPoint) -> None:
+        """Nothing."""
+
+    def check(self) -> None:
+        """Nothing."""
+
+    def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
+        """Nothing."""

@@ -26,7 +26,7 @@ class WorkerSettings(BaseSettings):
     """What training and searches compute on; auto: CUDA where there is a GPU. What is published is always
     measured on the processor."""
     num_evaluators: int = Field(default=2, ge=1)
-    """Single-threaded Ray actors that measure networks during a search."""
+    """Single-threaded Ray processes that measure networks during a search, or train some to verify them."""
     keep_evaluators_s: float = Field(default=30.0, ge=0)
     """How long these stay after a job, for a next one of the same supernet; 0 ends them at once."""
     lease_s: float = Field(default=20.0, ge=1)

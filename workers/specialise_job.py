@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
@@ -23,14 +20,14 @@ from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.trial import Evaluation, Split
 from supernet.data import DataSplits, ResizedSplits
-from supernet.evaluate import EVALUATION_BATCH_SIZE, SubnetEvaluator
+from supernet.evaluate import EVALUATION_BATCH_SIZE
 from supernet.export.bundle import BundleFile, write_bundle
 from supernet.export.card import Card, Preprocessing, counted_costs
 from supernet.export.verify import IMAGES
-from supernet.extract import PlainNetwork, extract
+from workers.chosen import ChosenNetwork
 from workers.context import JobContext
 from workers.datasets import DatasetReference, dataset_reference
-from workers.figures import PublishedFigures, count_differing, settle_figures
+from workers.figures import PublishedFigures, count_differing
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 from workers.weights import fetch_weights, load_weights
@@ -65,9 +62,7 @@ class SpecialiseJob:
         self._tell(context, "load")
         subject = self._load(job.resource_id, context)
         self._tell(context, "measure")
-        figures = settle_figures(
-            subject.measure, partial(subject.recorded, self._database), statistics_id=subject.statistics_id
-        )
+        figures = subject.chosen.settle(self._database, context)
         self._tell(context, "bundle")
         with ScratchFolder() as folder:
             files = subject.write(
@@ -142,38 +137,10 @@ class _Subject:
         stop_check: StopCheck,
     ) -> None:
         self._trained = trained
-        self._architecture = architecture
         self._origin = origin
         self._data = ResizedSplits(splits)
         self._supernet = load_weights(trained.description, weights)
-        self._evaluator = SubnetEvaluator(
-            self._supernet, self._data, checkpoint=trained.checkpoint, stop_check=stop_check
-        )
-        self._statistics = self._evaluator.statistics(architecture)
-        self._network: PlainNetwork = extract(self._supernet, architecture, self._statistics)
-
-    @property
-    def statistics_id(self) -> str:
-        """Names the batch-norm statistics by their content, and so the very network that is published."""
-        digest = hashlib.sha256()
-        for tensors in (self._statistics.means, self._statistics.variances):
-            for slot in sorted(tensors):
-                digest.update(tensors[slot].numpy().tobytes())
-        return digest.hexdigest()[:12]
-
-    def measure(self, split: Split) -> Evaluation:
-        """The accuracy of the extracted module, which is what the card promises."""
-        return self._evaluator.measure(self._network, self._architecture, split)
-
-    def recorded(self, database: Database, split: Split, calibration: str) -> Evaluation | None:
-        """What is recorded of this network with these weights on all of `split`."""
-        num_images = len(self._data.labels(split))
-        protocol = replace(
-            self._trained.protocol, split=split, num_images=num_images, calibration=calibration
-        )
-        with database.session() as session:
-            row = evaluations.find(session, protocol, self._architecture.key)
-        return None if row is None else evaluations.as_evaluation(row, self._architecture)
+        self.chosen = ChosenNetwork(trained, self._supernet, self._data, architecture, stop_check)
 
     def write(
         self,
@@ -185,12 +152,12 @@ class _Subject:
         stop_check: StopCheck,
     ) -> list[BundleFile]:
         """The bundle's files; ArtifactError unless they reproduce the supernet and the card."""
-        resolution = self._supernet.space.resolution_px(self._architecture)
+        resolution = self._supernet.space.resolution_px(self.chosen.in_supernet)
         return write_bundle(
             folder,
             images_at=images_at,
             max_images_in_zip_bytes=max_images_in_zip_bytes,
-            network=self._network,
+            network=self.chosen.network,
             supernet_logits=self._supernet_logits,
             card=self._card(figures, resolution),
             check={
@@ -201,13 +168,13 @@ class _Subject:
 
     @torch.no_grad()
     def _supernet_logits(self, images: torch.Tensor) -> torch.Tensor:
-        return self._supernet(images, self._architecture, self._statistics)
+        return self._supernet(images, self.chosen.in_supernet, self.chosen.statistics)
 
     def _card(self, figures: PublishedFigures, resolution: int) -> Card:
         splits, row = self._data.splits, self._trained.row
         return Card(
-            architecture=self._architecture,
-            costs=counted_costs(self._network.layers),
+            architecture=self.chosen.architecture,
+            costs=counted_costs(self.chosen.network.layers),
             evaluations=tuple(figures.evaluations.values()),
             batch_size=EVALUATION_BATCH_SIZE,
             preprocessing=Preprocessing(
@@ -227,11 +194,10 @@ class _Subject:
 
     def record(self, session: Session, evaluation: Evaluation) -> int:
         """The evaluation's row, which says what the card says."""
-        evaluation_id, is_new = evaluations.record(
-            session, self._trained.row.id, evaluation, self._trained.costs(self._architecture)
-        )
+        evaluation_id, is_new = self.chosen.record(session, evaluation)
         if not is_new:
-            standing = evaluations.as_evaluation(evaluations.get(session, evaluation_id), self._architecture)
+            row = evaluations.get(session, evaluation_id)
+            standing = evaluations.as_evaluation(row, self.chosen.architecture)
             if count_differing(evaluation, standing):
                 raise ArtifactError(
                     f"another job has meanwhile recorded {standing.num_correct} of {standing.num_images} "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, load_file, save
 
 from nas.errors import ArtifactError
+from nas.single_network import SingleNetworkSpace
+from nas.space import SearchSpace
 from nas.store.artifacts import ArtifactStore, StoredArtifact
 from nas.weights_file import WeightsDescription
 from search_spaces import SPACES
@@ -23,11 +26,19 @@ class SupernetDescription:
     num_classes: int
     in_channels: int
     kernel_transform: bool
+    network: dict[str, Any] | None = None
+    """The one network of the space that the weights are of, as JSON; None: they are of the whole space."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Whose networks the weights hold."""
+        whole = SPACES[self.search_space]
+        return whole if self.network is None else SingleNetworkSpace(whole, whole.parse(self.network))
 
     def build(self, *, seed: int = 0) -> Supernet:
         """The supernet with fresh weights, the same for the same seed."""
         return Supernet(
-            SPACES[self.search_space],
+            self.space,
             num_classes=self.num_classes,
             in_channels=self.in_channels,
             kernel_transform=self.kernel_transform,

@@ -24,6 +24,7 @@ from workers.settings import WorkerSettings
 from workers.specialise_job import SpecialiseJob
 from workers.trained import TrainedSupernet
 from workers.training_job import TrainingJob
+from workers.verify_job import VerifyJob
 from workers.weights import fetch_weights
 
 _RAY_QUIET = {
@@ -31,6 +32,9 @@ _RAY_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Actors say what they have to say through their results.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # What trainings under Tune come to is told by rows, not by files and boxes on stdout.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
@@ -58,8 +62,17 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
             public_url=settings.public_url,
             max_images_in_zip_bytes=settings.max_images_in_zip_bytes,
         ),
+        JobKind.VERIFY: VerifyJob(
+            database,
+            artifacts,
+            settings.home,
+            num_threads=settings.num_threads,
+            num_at_once=settings.num_evaluators,
+            device=settings.device,
+            ensure_ray=lambda: ensure_ray(settings.num_evaluators),
+        ),
     }
-    for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN, JobKind.SPECIALISE):
+    for kind in (JobKind.IMPORT_DATASET, JobKind.TRAIN, JobKind.SPECIALISE, JobKind.VERIFY):
         runners[kind] = Releasing(runners[kind], kept.release)
     queue = JobQueue(database)
     leftovers = Leftovers(queue, database, artifacts, settings.home)

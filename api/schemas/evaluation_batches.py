@@ -21,7 +21,7 @@ MAX_ARCHITECTURES = 1000
 """Of one batch; who has more sends several."""
 
 _STAGES = {1: 8, 2: 16, 3: 32, 4: 64}
-_EXAMPLE = {
+EXAMPLE_NETWORK = {
     name: choice
     for stage, width in _STAGES.items()
     for name, choice in {
@@ -42,7 +42,7 @@ class EvaluationBatchCreate(CreateRequest):
             "examples": [
                 {
                     "display_name": "first generation",
-                    "architectures": [_EXAMPLE],
+                    "architectures": [EXAMPLE_NETWORK],
                     "constraints": {"max_macs": "60%"},
                 },
             ]

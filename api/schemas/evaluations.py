@@ -11,7 +11,7 @@ from api.schemas.common import AnswerModel
 from nas.costs import COST_NAMES
 from nas.search.rounds import Origin
 from nas.store.searches import TrialWithEvaluation
-from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow, TrialRow
+from nas.store.tables import EvaluationItemRow, EvaluationRow, SubnetRow, TrialRow, VerifiedNetworkRow
 from nas.trial import Provenance, Split, wilson_interval
 
 
@@ -107,7 +107,7 @@ class FrontierEvaluation(Evaluation):
     ]
 
 
-def describe_costs(row: EvaluationRow | EvaluationItemRow | SubnetRow) -> Costs:
+def describe_costs(row: EvaluationRow | EvaluationItemRow | SubnetRow | VerifiedNetworkRow) -> Costs:
     """The costs kept with the row."""
     return Costs(**{name: getattr(row, name) for name in COST_NAMES})
 

@@ -19,6 +19,7 @@ _COLLECTIONS = {
     JobKind.SEARCH: "searches",
     JobKind.SPECIALISE: "subnets",
     JobKind.EVALUATE: "evaluation-batches",
+    JobKind.VERIFY: "verifications",
 }
 
 

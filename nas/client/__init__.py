@@ -10,6 +10,8 @@ from nas.client.asynchronous.resources import (
     AsyncSearch,
     AsyncSubnet,
     AsyncSupernet,
+    AsyncVerification,
+    AsyncVerifiedNetwork,
 )
 from nas.client.client import Client
 from nas.client.errors import (
@@ -41,6 +43,8 @@ from nas.client.resources import (
     Search,
     Subnet,
     Supernet,
+    Verification,
+    VerifiedNetwork,
 )
 
 __all__ = [
@@ -56,6 +60,8 @@ __all__ = [
     "AsyncSearch",
     "AsyncSubnet",
     "AsyncSupernet",
+    "AsyncVerification",
+    "AsyncVerifiedNetwork",
     "Client",
     "ClientError",
     "Dataset",
@@ -83,5 +89,7 @@ __all__ = [
     "Supernet",
     "UnknownArchitectureError",
     "UnsendableRequestError",
+    "Verification",
+    "VerifiedNetwork",
     "WaitTimeoutError",
 ]

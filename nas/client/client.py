@@ -22,9 +22,11 @@ from nas.client.resources import (
     Search,
     Subnet,
     Supernet,
+    Verification,
 )
 from nas.client.transport import Transport
 from nas.client.uploads import Uploads
+from nas.client.verifications import Verifications
 
 
 class Client:
@@ -39,6 +41,7 @@ class Client:
         self.searches = Searches(self._transport)
         self.evaluation_batches = EvaluationBatches(self._transport)
         self.subnets = Subnets(self._transport)
+        self.verifications = Verifications(self._transport)
         self.jobs = Jobs(self._transport)
 
     def __enter__(self) -> Client:
@@ -255,6 +258,14 @@ class Searches(Products[Search]):
     def export_optuna(self, search_id: str, path: str | Path) -> Path:
         """See `Search.export_optuna`."""
         return self._unread(search_id).export_optuna(path)
+
+    def finalise(self, search_id: str, trial_numbers: Iterable[int] | None = None) -> Verification:
+        """See `Search.finalise`."""
+        return self._unread(search_id).finalise(trial_numbers)
+
+    def finalists(self, search_id: str) -> list[Point]:
+        """See `Search.finalists`."""
+        return self._unread(search_id).finalists()
 
 
 class EvaluationBatches(NamedCollection[EvaluationBatch]):

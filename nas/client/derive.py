@@ -15,7 +15,17 @@ from pathlib import Path
 from tokenize import NAME, TokenInfo, generate_tokens
 
 FOLDER = Path(__file__).parent
-SOURCES = ("client", "collection", "download", "events", "resource", "resources", "transport", "uploads")
+SOURCES = (
+    "client",
+    "collection",
+    "download",
+    "events",
+    "resource",
+    "resources",
+    "transport",
+    "uploads",
+    "verifications",
+)
 
 _NAMES = {
     "__aenter__": "__enter__",

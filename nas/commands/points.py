@@ -43,6 +43,18 @@ POINT_COLUMNS: Columns = {
     "ACCURACY ON VAL (95% INTERVAL)": lambda point: accuracy(point["accuracy_val"]),
 }
 
+
+def trained(network: Mapping[str, Any], training: str) -> str:
+    """Such as '95.1% at rate 0.05, +1.2 (-0.3 to +2.7)': on test, with the difference in points."""
+    found = next((each for each in network["trained"] if each["training"] == training), None)
+    if found is None or found["accuracy_test"] is None:
+        return NOTHING
+    figure, difference = found["accuracy_test"], found["difference_test"]
+    low, high = difference["interval_95"]
+    points = f"{100 * difference['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{percent(figure['value'])} at rate {found['learning_rate']:g}, {points}"
+
+
 PROBE_COLUMNS: Columns = {
     "PROBE": lambda probe: str(probe["number"]),
     "ROLE": lambda probe: probe["role"],
@@ -74,6 +86,33 @@ FRONTIER_COLUMNS: Columns = {
     "TRIAL": lambda point: str(point["number"]),
     **POINT_COLUMNS,
     "CHANCE OF BEING ON IT": lambda point: percent(point["frontier_probability"]),
+}
+
+FINALIST_COLUMNS: Columns = {
+    "TRIAL": lambda point: str(point["number"]),
+    **POINT_COLUMNS,
+    "ACCURACY ON TEST (95% INTERVAL)": lambda point: accuracy(point["accuracy_test"]),
+}
+
+VERIFIED_COLUMNS: Columns = {
+    "NETWORK": lambda network: str(network["number"]),
+    "TRIAL": lambda network: NOTHING if network["trial_number"] is None else str(network["trial_number"]),
+    "MACS": lambda network: count(network["costs"]["macs"]),
+    "INHERITED, ON VAL (95% INTERVAL)": lambda network: accuracy(network["accuracy_val"]),
+    "INHERITED, ON TEST (95% INTERVAL)": lambda network: accuracy(network["accuracy_test"]),
+    "ALONE, ON TEST, AND POINTS MORE": lambda network: trained(network, "alone"),
+    "FINE-TUNED, ON TEST, AND POINTS MORE": lambda network: trained(network, "fine_tuned"),
+}
+
+RUN_COLUMNS: Columns = {
+    "RUN": lambda run: str(run["number"]),
+    "NETWORK": lambda run: str(run["network_number"]),
+    "TRAINING": lambda run: run["training"],
+    "RATE": lambda run: f"{run['learning_rate']:g}",
+    "EPOCHS": lambda run: count(run["epochs"]),
+    "STATE": lambda run: run["state"],
+    "ACCURACY ON VAL (95% INTERVAL)": lambda run: accuracy(run["accuracy_val"]),
+    "CHOSEN": lambda run: "yes" if run["is_chosen"] else NOTHING,
 }
 
 ITEM_COLUMNS: Columns = {

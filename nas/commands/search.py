@@ -11,7 +11,7 @@ import click
 
 from nas.commands.exits import Exit
 from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_waiting
-from nas.commands.points import FRONTIER_COLUMNS, ROUND_COLUMNS, TRIAL_COLUMNS
+from nas.commands.points import FINALIST_COLUMNS, FRONTIER_COLUMNS, ROUND_COLUMNS, TRIAL_COLUMNS
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -173,6 +173,21 @@ def export_search(session: Session, *, resource_id: str, path: Path) -> None:
         session.show_lines([str(written)])
     else:
         session.show({"id": resource_id, "path": str(written)})
+
+
+@search.command("finalists")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_session
+def show_finalists(session: Session, *, resource_id: str) -> None:
+    """Trials of a search that are measured on test, by rising cost; `nas verify finalists` has them measured.
+
+    Figures on test are for reporting: whatever is chosen by them makes them flatter.
+    """
+    with session.client() as client:
+        found = client.searches.finalists(resource_id)
+        session.show_list(found, FINALIST_COLUMNS)
+        if not found:
+            session.say(f"none is measured on test; have it done by: nas verify finalists {resource_id}")
 
 
 add_list(search, SEARCH, click.option("--supernet", "supernet_id", help="Only those of this supernet."))

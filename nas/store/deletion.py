@@ -1,8 +1,8 @@
 """What may be deleted, and what goes with it: the rules for every kind of resource.
 
 A resource goes once its job has ended and no other resource refers to it. Its job with its events goes too,
-and so do the rows that are nothing without it. Evaluations belong to the supernet, whichever search,
-subnet or batch made them. Bytes go after the commit, by the note that it leaves (see `discards`).
+and so do the rows that are nothing without it. Evaluations belong to the supernet, whatever made
+them. Bytes go after the commit, by the note that it leaves (see `discards`).
 
 Locks are taken on the job first, then on the resource, here as in `resources.hold`: what is about to refer
 to a resource and what is about to delete it wait for each other, and one of them finds the other's work.
@@ -42,6 +42,9 @@ from nas.store.tables import (
     TrainingPointRow,
     TrialRow,
     UploadRow,
+    VerificationRow,
+    VerificationRunRow,
+    VerifiedNetworkRow,
 )
 
 MAX_LISTED = 100
@@ -97,9 +100,16 @@ EVALUATION_BATCH = ResourceKind(
     model=EvaluationBatchRow,
     parts=(EvaluationItemRow,),
 )
+VERIFICATION = ResourceKind(
+    name="verification",
+    noun="verification",
+    collection="verifications",
+    model=VerificationRow,
+    parts=(VerificationRunRow, VerifiedNetworkRow),
+)
 UPLOAD = ResourceKind(name="upload", noun="upload", collection="uploads", model=UploadRow)
 
-KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, EVALUATION_BATCH, UPLOAD)
+KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, EVALUATION_BATCH, VERIFICATION, UPLOAD)
 
 
 @dataclass(frozen=True, kw_only=True)

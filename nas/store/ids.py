@@ -19,6 +19,7 @@ class Prefix(StrEnum):
     SUBNET = "sub"
     UPLOAD = "up"
     EVALUATION_BATCH = "eb"
+    VERIFICATION = "ve"
 
 
 def new_id(prefix: Prefix) -> str:

@@ -22,6 +22,7 @@ from nas.store.tables import (
     SearchRow,
     SubnetRow,
     SupernetRow,
+    VerificationRow,
 )
 
 R = TypeVar("R", bound=ResourceRow)
@@ -32,6 +33,7 @@ _MADE_BY: Mapping[JobKind, type[ResourceRow]] = {
     JobKind.SEARCH: SearchRow,
     JobKind.SPECIALISE: SubnetRow,
     JobKind.EVALUATE: EvaluationBatchRow,
+    JobKind.VERIFY: VerificationRow,
 }
 
 Cursor = tuple[datetime, str]

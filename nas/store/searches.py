@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
@@ -17,6 +17,7 @@ from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
 from nas.store.tables import EvaluationRow, SearchRoundRow, SearchRow, SupernetRow, TrialRow
+from nas.trial import Split
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class TrialWithEvaluation:
 
     trial: TrialRow
     evaluation: EvaluationRow
+
+
+@dataclass(frozen=True)
+class Finalist(TrialWithEvaluation):
+    """A trial whose network is measured on test as well, whoever asked for that."""
+
+    test: EvaluationRow
 
 
 def create(
@@ -183,6 +191,40 @@ def trials(
         .limit(page_size)
     )
     return [TrialWithEvaluation(trial, evaluation) for trial, evaluation in session.execute(query)]
+
+
+def numbered(session: Session, search_id: str, numbers: Collection[int]) -> dict[int, TrialWithEvaluation]:
+    """Those of the trials that there are, by number."""
+    query = (
+        select(TrialRow, EvaluationRow)
+        .join(EvaluationRow, EvaluationRow.id == TrialRow.evaluation_id)
+        .where(TrialRow.search_id == search_id, TrialRow.number.in_(numbers))
+    )
+    found = session.execute(query)
+    return {trial.number: TrialWithEvaluation(trial, evaluation) for trial, evaluation in found}
+
+
+def finalists(session: Session, search_id: str) -> Sequence[Finalist]:
+    """Trials whose networks are measured on test, cheapest in MACs first."""
+    test = aliased(EvaluationRow)
+    is_of_same_weights = and_(
+        test.supernet_id == EvaluationRow.supernet_id,
+        test.checkpoint == EvaluationRow.checkpoint,
+        test.architecture_key == EvaluationRow.architecture_key,
+        test.split == Split.TEST,
+    )
+    query = (
+        select(TrialRow, EvaluationRow, test)
+        .join(EvaluationRow, EvaluationRow.id == TrialRow.evaluation_id)
+        .join(test, is_of_same_weights)
+        .where(TrialRow.search_id == search_id)
+        .order_by(EvaluationRow.macs, TrialRow.number, test.id)
+    )
+    first: dict[int, Finalist] = {}
+    for trial, evaluation, on_test in session.execute(query):
+        # One that rounds otherwise on another processor may have been published with figures of its own.
+        first.setdefault(trial.number, Finalist(trial, evaluation, on_test))
+    return [*first.values()]
 
 
 def check_extensible(session: Session, search_id: str, supernet_id: str) -> None:

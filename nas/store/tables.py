@@ -33,6 +33,7 @@ from nas.job import JobKind, JobState
 from nas.probes import ProbeRole
 from nas.search.rounds import Origin, StopReason
 from nas.trial import Split
+from nas.verification import RunState, Training
 
 BigInt = Annotated[int, mapped_column(BigInteger)]
 Moment = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
@@ -471,6 +472,79 @@ class EvaluationItemRow(Base):
     __table_args__ = (
         CheckConstraint("evaluation_id IS NULL OR NOT is_infeasible", name="infeasible"),
         CheckConstraint("evaluation_id IS NOT NULL OR NOT is_reused", name="reused"),
+    )
+
+
+class VerificationRow(ResourceRow):
+    """Chosen networks, measured to the end and, where asked, trained on their own."""
+
+    __tablename__ = "verifications"
+
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), index=True)
+    seed: Mapped[BigInt]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class VerifiedNetworkRow(Base):
+    """One network of a verification, and what it does with the weights that it inherits."""
+
+    __tablename__ = "verified_networks"
+
+    verification_id: Mapped[str] = mapped_column(ForeignKey("verifications.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    trial_number: Mapped[int | None]
+    """Of the search that it was chosen from."""
+    architecture_key: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    macs: Mapped[BigInt]
+    params: Mapped[BigInt]
+    size_bytes: Mapped[BigInt]
+    peak_activation_bytes: Mapped[BigInt]
+    evaluation_val_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+    evaluation_test_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+
+    __table_args__ = (UniqueConstraint("verification_id", "architecture_key"),)
+
+
+class VerificationRunRow(Base):
+    """One training of one network at one learning rate. Its evaluations are of its own weights."""
+
+    __tablename__ = "verification_runs"
+
+    verification_id: Mapped[str] = mapped_column(ForeignKey("verifications.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    network_number: Mapped[int]
+    training: Mapped[str]
+    learning_rate: Mapped[float]
+    epochs: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default=RunState.DUE.value)
+    error: Mapped[str | None]
+    weights_uri: Mapped[str | None]
+    """Null again where another rate was chosen."""
+    evaluation_val_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+    evaluation_test_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id"), type_=BigInteger, index=True
+    )
+    """Of the rate that was chosen on val, and of no other."""
+    is_chosen: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["verification_id", "network_number"],
+            ["verified_networks.verification_id", "verified_networks.number"],
+            name="fk_verification_runs_network_number_verified_networks",
+        ),
+        _one_of("training", Training),
+        _one_of("state", RunState),
+        CheckConstraint("(evaluation_val_id IS NOT NULL) = (state = 'measured')", name="measured"),
+        CheckConstraint("evaluation_test_id IS NULL OR is_chosen", name="test"),
     )
 
 

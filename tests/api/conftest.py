@@ -12,7 +12,7 @@ import pytest
 
 from api.__main__ import Server, make_server
 from api.settings import ApiSettings
-from nas.client import Client, EvaluationBatch, Search, Subnet, Supernet
+from nas.client import Client, EvaluationBatch, Search, Subnet, Supernet, Verification
 from nas.store.artifacts import ArtifactStore
 from tests.api.worker import PlayedWorker, ladder
 
@@ -98,6 +98,14 @@ def batch(client, supernet, worker) -> EvaluationBatch:
     batch = supernet.evaluate([network.to_json() for network in new[:2]])
     worker.evaluate([140, 120])
     return batch.refresh()
+
+
+@pytest.fixture
+def verification(search, worker) -> Verification:
+    """One network measured on test."""
+    verification = search.finalise([0])
+    worker.verify()
+    return verification.refresh()
 
 
 @pytest.fixture

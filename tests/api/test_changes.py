@@ -80,7 +80,8 @@ def test_an_impossible_change_is_refused_by_name(http, client, body, field):
 
 
 @pytest.mark.parametrize(
-    "collection", ["datasets", "supernets", "searches", "subnets", "evaluation-batches", "uploads"]
+    "collection",
+    ["datasets", "supernets", "searches", "subnets", "evaluation-batches", "verifications", "uploads"],
 )
 def test_what_does_not_exist_is_neither_changed_nor_deleted(http, collection):
     path = f"/v1/{collection}/x_nowhere"

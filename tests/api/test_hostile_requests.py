@@ -58,7 +58,15 @@ def hostile_tokens(kind: str) -> list[str]:
 
 
 def test_a_hostile_page_is_refused(http):
-    for path in ("datasets", "supernets", "searches", "subnets", "evaluation-batches", "jobs"):
+    for path in (
+        "datasets",
+        "supernets",
+        "searches",
+        "subnets",
+        "evaluation-batches",
+        "verifications",
+        "jobs",
+    ):
         for page_token in hostile_tokens(path):
             response = http.get(f"/v1/{path}", params={"page_token": page_token})
             check(response, 422, "invalid-request", "page_token")
@@ -95,7 +103,7 @@ def test_a_hostile_state_is_refused_with_those_there_are(http):
 
 
 def test_a_hostile_filter_is_refused(http):
-    for path in ["searches", "subnets", "evaluation-batches"]:
+    for path in ["searches", "subnets", "evaluation-batches", "verifications"]:
         for value in ["", "%00", "sn_", FACE, "sn_" + "a" * 65, "sn_a&supernet_id=sn_b", "sn_a%0A"]:
             check(http.get(f"/v1/{path}?supernet_id={value}"), 422, "invalid-request", "supernet_id")
 
@@ -177,6 +185,7 @@ def test_a_hostile_name_names_nothing(http):
             "searches",
             "subnets",
             "evaluation-batches",
+            "verifications",
             "jobs",
             "search-spaces",
         ):
@@ -187,6 +196,9 @@ def test_a_hostile_name_names_nothing(http):
             "searches/{}/pareto",
             "subnets/{}/artifacts",
             "evaluation-batches/{}/networks",
+            "verifications/{}/networks",
+            "verifications/{}/runs",
+            "searches/{}/finalists",
             "jobs/{}/events",
         ):
             check(http.get(f"/v1/{below.format(name)}"), 404, "not-found")
@@ -194,7 +206,14 @@ def test_a_hostile_name_names_nothing(http):
 
 
 def test_a_hostile_body_is_no_json(http):
-    for path in ["datasets", "supernets", "searches", "subnets", "supernets/sn_x/evaluations"]:
+    for path in [
+        "datasets",
+        "supernets",
+        "searches",
+        "subnets",
+        "supernets/sn_x/evaluations",
+        "verifications",
+    ]:
         for body in [
             nested(33),
             nested(900),

@@ -118,6 +118,7 @@ class Examples:
             "searches": {"supernet_id": finished["sn"], "num_trials": 1},
             "evaluation-batches": {"architectures": [SPACE.largest().to_json()]},
             "subnets": {"search_id": finished["se"], "trial_number": 0},
+            "verifications": {"search_id": finished["se"]},
         }
         collection = "datasets" if collection == "jobs" else collection
         nested = {"evaluation-batches": f"supernets/{finished['sn']}/evaluations"}
@@ -125,7 +126,7 @@ class Examples:
         return self._http.post(f"/v1/{path}", json=bodies[collection]).json()
 
 
-def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search, batch):
+def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search, batch, verification):
     """Ids alone are replaced, since nobody can know them beforehand, and the key is a new one each time."""
     supernet = http.get(f"/v1/supernets/{subnet['supernet_id']}").json()
     upload = http.post("/v1/uploads", content=b"x", headers={"Content-Type": "application/zip"}).json()
@@ -134,6 +135,7 @@ def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search,
         "sn": supernet["id"],
         "se": search.id,
         "eb": batch.id,
+        "ve": verification.id,
         "sub": subnet.id,
         "job": subnet.job_id,
         "up": upload["id"],
@@ -184,6 +186,8 @@ list_supernet_artifacts list_supernets list_uploads validate_search
 create_evaluations list_supernet_evaluations list_evaluation_batches get_evaluation_batch
 change_evaluation_batch delete_evaluation_batch list_evaluation_batch_networks
 list_search_rounds get_search_optuna_journal
+create_finalists list_finalists create_verification list_verifications get_verification change_verification
+delete_verification list_verified_networks list_verification_runs
 """
 
 
@@ -228,6 +232,8 @@ def test_every_figure_says_what_it_is():
             "SpaceWithDecisions",
             "ProbeNetwork",
             "UnmeasuredNetwork",
+            "Finalist",
+            "VerifiedNetwork",
         ],
         "counted",
     )

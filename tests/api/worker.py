@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +16,16 @@ from nas.job import JobKind, Progress
 from nas.probes import EpochProbes, ProbeResult, choose_probes
 from nas.search.predictor import Prediction
 from nas.search.rounds import ForecastReport, Origin, StopReason
-from nas.store import datasets, evaluation_batches, evaluations, probes, searches, subnets, supernets
+from nas.store import (
+    datasets,
+    evaluation_batches,
+    evaluations,
+    probes,
+    searches,
+    subnets,
+    supernets,
+    verifications,
+)
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
@@ -29,6 +39,8 @@ WEIGHTS = b"weights"
 CHECKPOINT = hashlib.sha256(WEIGHTS).hexdigest()
 CALIBRATION = "train[:256]/64"
 NUM_VAL = 200
+INHERITED = 150
+"""Images of these that every network verified gets right."""
 
 CONTENTS = DatasetContents(
     fingerprint="f" * 64,
@@ -174,6 +186,46 @@ class PlayedWorker:
                     session, batch_id, architecture.key, evaluation_id, is_reused=not is_new
                 )
 
+    def verify(self, num_correct: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Runs by their numbers get so many images right, on val and test alike; those not named fail."""
+        with self.job(JobKind.VERIFY) as (session, verification_id):
+            supernet_id = verifications.get(session, verification_id).row.supernet_id
+
+            def record(network, correct, split, checkpoint=CHECKPOINT):
+                measured = replace(measurement(network, correct, split), checkpoint=checkpoint)
+                return evaluations.record(session, supernet_id, measured, costs_of(network))[0]
+
+            networks = {
+                found.network.number: SPACE.parse(found.network.architecture)
+                for found in verifications.networks(session, verification_id)
+            }
+            for number, network in networks.items():
+                verifications.record_inherited(
+                    session,
+                    verification_id,
+                    number,
+                    evaluation_val_id=record(network, INHERITED, Split.VAL),
+                    evaluation_test_id=record(network, INHERITED, Split.TEST),
+                )
+            best: dict[tuple[int, str], tuple[int, Architecture, int]] = {}
+            for found in verifications.runs(session, verification_id):
+                number, network = found.run.number, networks[found.run.network_number]
+                if number not in num_correct:
+                    verifications.fail_run(session, verification_id, number, "it diverged")
+                    continue
+                correct = num_correct[number]
+                evaluation_id = record(network, correct, Split.VAL, f"{verification_id}-{number}")
+                verifications.record_run(
+                    session, verification_id, number, evaluation_val_id=evaluation_id, weights_uri="file:///w"
+                )
+                group = found.run.network_number, found.run.training
+                best[group] = max(best.get(group, (-1, network, -1)), (correct, network, number), key=_first)
+            for correct, network, number in best.values():
+                evaluation_id = record(network, correct, Split.TEST, f"{verification_id}-{number}")
+                verifications.record_choice(
+                    session, verification_id, number, evaluation_test_id=evaluation_id
+                )
+
     def specialise(self, files: dict[str, bytes]) -> None:
         with self.job(JobKind.SPECIALISE) as (session, subnet_id):
             row = subnets.get(session, subnet_id).row
@@ -202,6 +254,10 @@ class PlayedWorker:
             media_type="application/octet-stream",
             uri=stored.uri,
         )
+
+
+def _first(values):
+    return values[0]
 
 
 def epoch_probes(epoch: int, num_correct: Sequence[int]) -> EpochProbes:

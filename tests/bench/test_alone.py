@@ -5,9 +5,10 @@ import json
 import pytest
 
 from bench import alone
-from bench.alone import alone_recipe, chosen_networks, main, mean_interval
+from bench.alone import chosen_networks, main, mean_interval
 from nas.costs import costs
 from nas.recipes import RECIPES
+from nas.verification import alone_recipe
 from search_spaces import SPACES
 
 

@@ -86,6 +86,28 @@ async def networks_chosen_outside_are_answered_in_their_order(client, worker, fo
         await batch.refresh()
 
 
+async def finalists_and_their_own_trainings_are_told_beside_what_they_inherit(client, worker, folder):
+    supernet = await trained(client, worker)
+    search = await client.searches.create(supernet.id, 5)
+    worker.search(ladder(5), [100, 140, 120, 180, 190])
+    finalists = await client.searches.finalise(search.id)
+    worker.verify()
+    measured = await finalists.results(timeout=60)
+    assert [network.accuracy_test for network in measured] == [0.75] * 4
+    assert [point["number"] for point in await client.searches.finalists(search.id)] == [0, 1, 3, 4]
+    verification = await client.verifications.create(
+        search_id=search.id, trial_numbers=(4,), trainings=("alone",), learning_rates=(0.1, 0.2)
+    )
+    worker.verify({0: 160, 1: 170})
+    (network,) = await verification.results(timeout=60)
+    assert (network.accuracy, network.accuracy_test) == (0.95, 0.75)
+    assert network.trained["alone"]["learning_rate"] == 0.2
+    runs = [run["is_chosen"] async for run in client.verifications.runs(verification.id)]
+    assert runs == [False, True]
+    assert [found.number async for found in client.verifications.networks(verification.id)] == [0]
+    assert [found.id async for found in client.verifications.list()] == [verification.id, finalists.id]
+
+
 async def lists_are_read_page_by_page(client, worker, folder):
     ids = [(await client.datasets.create(DIGITS, display_name=str(n))).id for n in range(3)]
     assert [dataset.id async for dataset in client.datasets.list()] == ids[::-1]

@@ -16,7 +16,15 @@ import torch
 from sqlalchemy import make_url, text
 
 from nas.job import JobKind
-from nas.store import datasets, evaluation_batches, searches, subnets, supernets, uploads
+from nas.store import (
+    datasets,
+    evaluation_batches,
+    searches,
+    subnets,
+    supernets,
+    uploads,
+    verifications,
+)
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
@@ -186,6 +194,24 @@ class Site:
                 architecture=architecture,
                 # Of a network for these classes and channels; the job counts again on its own.
                 costs={"macs": 1, "params": 1, "size_bytes": 1, "peak_activation_bytes": 1},
+                spec={},
+            )
+
+    def add_verification(self, supernet_id: str, networks, runs=(), *, seed: int = 0):
+        """Networks to be measured to the end, and each to be trained by every one of the runs."""
+        with self.database.begin() as session:
+            trained = describe_supernet(session, supernets.get(session, supernet_id).row)
+            return verifications.create(
+                session,
+                display_name="verified",
+                labels={},
+                supernet_id=supernet_id,
+                seed=seed,
+                networks=[
+                    verifications.ChosenNetwork(architecture=network, costs=trained.costs(network))
+                    for network in networks
+                ],
+                runs=list(runs),
                 spec={},
             )
 

@@ -19,9 +19,11 @@ from nas.client.asynchronous.resources import (
     AsyncSearch,
     AsyncSubnet,
     AsyncSupernet,
+    AsyncVerification,
 )
 from nas.client.asynchronous.transport import AsyncTransport
 from nas.client.asynchronous.uploads import AsyncUploads
+from nas.client.asynchronous.verifications import AsyncVerifications
 from nas.client.event import Event
 from nas.client.frontier import Frontier
 
@@ -38,6 +40,7 @@ class AsyncClient:
         self.searches = AsyncSearches(self._transport)
         self.evaluation_batches = AsyncEvaluationBatches(self._transport)
         self.subnets = AsyncSubnets(self._transport)
+        self.verifications = AsyncVerifications(self._transport)
         self.jobs = AsyncJobs(self._transport)
 
     async def __aenter__(self) -> AsyncClient:
@@ -254,6 +257,14 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
     async def export_optuna(self, search_id: str, path: str | Path) -> Path:
         """See `Search.export_optuna`."""
         return await self._unread(search_id).export_optuna(path)
+
+    async def finalise(self, search_id: str, trial_numbers: Iterable[int] | None = None) -> AsyncVerification:
+        """See `Search.finalise`."""
+        return await self._unread(search_id).finalise(trial_numbers)
+
+    async def finalists(self, search_id: str) -> list[AsyncPoint]:
+        """See `Search.finalists`."""
+        return await self._unread(search_id).finalists()
 
 
 class AsyncEvaluationBatches(AsyncNamedCollection[AsyncEvaluationBatch]):

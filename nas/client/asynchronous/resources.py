@@ -131,6 +131,44 @@ class AsyncSearch(AsyncProduct):
         reason: str | None = self["stop_reason"]
         return reason
 
+    async def finalise(
+        self,
+        trial_numbers: Iterable[int] | None = None,
+        *,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncVerification:
+        """Have its finalists, by default its frontier, measured on all of val, and once on test."""
+        numbers = None if trial_numbers is None else list(trial_numbers)
+        body = {"trial_numbers": numbers, "display_name": display_name, "labels": labels}
+        answer = await self.transport.create(f"{self['links']['self']}/finalists", body)
+        return AsyncVerification(answer, self.transport)
+
+    async def finalists(self) -> list[AsyncPoint]:
+        """Its trials that are measured on test, cheapest first; `accuracy_test` is for reporting alone."""
+        answer = await self.transport.get(f"{self['links']['self']}/finalists")
+        return [AsyncPoint(item, self.transport) for item in answer["items"]]
+
+
+class AsyncVerification(AsyncProduct):
+    """Chosen networks, measured to the end and trained on their own."""
+
+    async def networks(self) -> AsyncIterator[AsyncVerifiedNetwork]:
+        """Each network: what it inherits, what it learned on its own, and the difference."""
+        async for item in self.transport.pages(f"{self['links']['self']}/networks"):
+            yield AsyncVerifiedNetwork(item, self.transport)
+
+    async def runs(self) -> AsyncIterator[dict[str, Any]]:
+        """Every training, by network, training and learning rate, with what came of it so far."""
+        async for item in self.transport.pages(f"{self['links']['self']}/runs"):
+            yield dict(item)
+
+    async def results(self, timeout: float | None = None) -> list[AsyncVerifiedNetwork]:
+        """Its networks once its job has succeeded; see `wait`."""
+        verification = await self.wait(timeout=timeout)
+        found = self.transport.pages(f"{verification['links']['self']}/networks")
+        return [AsyncVerifiedNetwork(item, self.transport) async for item in found]
+
 
 class AsyncEvaluationBatch(AsyncProduct):
     """Networks chosen outside, to be measured."""
@@ -243,6 +281,33 @@ class AsyncEvaluationItem(AsyncPoint):
     def is_infeasible(self) -> bool:
         """Whether it breaks a constraint, so that it is never measured; `breaks` names which."""
         return bool(self["state"] == "infeasible")
+
+
+class AsyncVerifiedNetwork(AsyncPoint):
+    """A network of a verification: its accuracies are of the weights that it inherits."""
+
+    @property
+    def number(self) -> int:
+        """Its place among those of the verification, from 0."""
+        return int(self["number"])
+
+    @property
+    def accuracy_test(self) -> float | None:
+        """Measured once, for reporting, 0 to 1; None until it is."""
+        figure: Mapping[str, Any] | None = self["accuracy_test"]
+        return None if figure is None else float(figure["value"])
+
+    @property
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """By training, `alone` or `fine_tuned`: its rate, accuracies, differences from what is inherited."""
+        return {str(found["training"]): dict(found) for found in self["trained"]}
+
+    @property
+    def _measured(self) -> Mapping[str, Any]:
+        figure: Mapping[str, Any] | None = self["accuracy_val"]
+        if figure is None:
+            raise NotMeasuredError(f"network {self['number']} is not measured yet and has no accuracy")
+        return figure
 
 
 async def _fetch_all(

@@ -19,7 +19,16 @@ from tests.api.conftest import DIGITS
 REQUESTS, COMMANDS = (
     yaml.safe_load(Path(__file__).with_name(name).read_text()) for name in ("http.yaml", "command_line.yaml")
 )
-KINDS = ("datasets", "supernets", "searches", "subnets", "evaluation-batches", "uploads", "jobs")
+KINDS = (
+    "datasets",
+    "supernets",
+    "searches",
+    "subnets",
+    "evaluation-batches",
+    "verifications",
+    "uploads",
+    "jobs",
+)
 METHODS = ("get", "post", "patch", "delete")
 
 
