@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
+from api.feasibility import warm_certificates
 from api.hosts import LoopbackHostMiddleware
 from api.openapi import build_openapi
 from api.problems import install_problem_handlers
@@ -75,7 +76,9 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
             Database(settings.database_url), ArtifactStore(settings.artifact_url), settings.max_upload_bytes
         )
         app.state.services = services
+        await run_in_threadpool(warm_certificates, services)
         yield
+        services.certificates.close()
         services.database.dispose()
 
     return lifespan

@@ -7,24 +7,37 @@ from typing import Any
 from api.problems import ProblemError, field_error
 from api.schemas.evaluations import Costs
 from api.schemas.searches import Remedy, UnmeasuredNetwork
+from api.services import Services
 from api.trained import TrainedSupernet
-from nas.costs import COST_NAMES
-from nas.prefilter.certificate import Certificate, Relief, Verdict, certify
+from nas.prefilter.certificate import Certificate, Relief, Verdict
 from nas.search.constraints import Bounds, field_of
+from nas.search.cost_model import SpaceCosts
 from nas.search.region import FeasibleRegion
+from nas.store import supernets
+from search_spaces import SPACES
 
-_LIMIT_S = 1.0
-"""What a proof may cost the handler's thread; where it is not found by then, the worker goes on without."""
+_MAX_WARMED = 8
 
 
-def certificate_of(supernet: TrainedSupernet, bounds: Bounds) -> Certificate:
+def warm_certificates(services: Services) -> None:
+    """Have the tables of the spaces made whose supernets were trained last; returns at once."""
+    with services.database.session() as session:
+        found = supernets.trained_spaces(session, limit=_MAX_WARMED)
+    for trained in found:
+        space = SPACES[trained.search_space]
+        services.certificates.warm(
+            SpaceCosts(space=space, num_classes=trained.num_classes, in_channels=trained.in_channels)
+        )
+
+
+def certificate_of(services: Services, supernet: TrainedSupernet, bounds: Bounds) -> Certificate:
     """Whether a network keeps the bounds, as far as that is found in time."""
-    return certify(FeasibleRegion(supernet.costs, bounds), limit_s=_LIMIT_S)
+    return services.certificates.certify(FeasibleRegion(supernet.costs, bounds))
 
 
-def refuse_infeasible(supernet: TrainedSupernet, bounds: Bounds) -> None:
+def refuse_infeasible(services: Services, supernet: TrainedSupernet, bounds: Bounds) -> None:
     """ProblemError where it is proved that no network keeps the bounds; an open question passes."""
-    answer = certificate_of(supernet, bounds)
+    answer = certificate_of(services, supernet, bounds)
     if answer.verdict is Verdict.INFEASIBLE:
         members = remedy_of(supernet, answer).model_dump(mode="json")
         errors = _field_errors(bounds, answer.relief)
@@ -41,7 +54,7 @@ def remedy_of(supernet: TrainedSupernet, answer: Certificate) -> Remedy:
         nearest=UnmeasuredNetwork(
             architecture=network.to_json(),
             architecture_key=network.key,
-            costs=Costs(**FeasibleRegion(supernet.costs).costs_of(network, COST_NAMES)),
+            costs=Costs(**supernet.costs_of(network)),
         ),
         relax={field_of(name): bound for name, bound in relief.relax.items()},
         relax_alone={field_of(name): bound for name, bound in relief.relax_alone.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from api.certificates import CertificateProcesses
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
@@ -17,6 +18,7 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     max_upload_bytes: int
+    certificates: CertificateProcesses = field(default_factory=CertificateProcesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from api.problems import ProblemError, invalid_field
 from nas.architecture import Architecture
+from nas.costs import costs
 from nas.errors import InvalidArchitectureError, InvalidRequestError
 from nas.job import JobState
 from nas.search.constraints import Bounds
-from nas.search.cost_model import SpaceCosts
+from nas.search.cost_model import LoweredCosts, SpaceCosts
 from nas.store import datasets, supernets
 from nas.store.evaluations import EvaluationProtocol
 from nas.trial import Split
@@ -38,10 +39,23 @@ class TrainedSupernet:
         given: dict[str, float] = {}
         for name, value in fields.items():
             try:
-                given |= Bounds.parse({name: value}, self.costs).to_fields()
+                given |= Bounds.parse({name: value}, self._lowered).to_fields()
             except InvalidRequestError as error:
                 raise invalid_field(f"{prefix}{name}", value, str(error)) from error
-        return Bounds.parse(given, self.costs)
+        return Bounds.parse(given, self._lowered)
+
+    def costs_of(self, network: Architecture) -> dict[str, int]:
+        """What the network costs, by name."""
+        return costs(
+            self.costs.space,
+            network,
+            num_classes=self.costs.num_classes,
+            in_channels=self.costs.in_channels,
+        )
+
+    @property
+    def _lowered(self) -> LoweredCosts:
+        return LoweredCosts(self.costs)
 
     def parse_architecture(
         self, description: dict[str, Any] | str, *, field: str = "architecture"

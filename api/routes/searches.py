@@ -40,12 +40,12 @@ _JSON_LINES = "application/jsonl"
 
 
 @router.post("", status_code=201, response_model=Search, operation_id="create_search")
-def create_search(body: SearchCreate, create: CreationDep) -> Response:
+def create_search(body: SearchCreate, create: CreationDep, services: ServicesDep) -> Response:
     """Search a trained supernet; constraints that no network can keep are refused."""
 
     def make(session: Session) -> Search:
         asked, supernet, bounds = _read(session, body)
-        refuse_infeasible(supernet, bounds)
+        refuse_infeasible(services, supernet, bounds)
         found = searches.create(
             session,
             display_name=asked.display_name,
@@ -76,8 +76,10 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
     with services.database.begin() as session:
         asked, supernet, bounds = _read(session, body)
         known = evaluations.durations(session, supernet.protocol)
-    answer = certificate_of(supernet, bounds)
+    answer = certificate_of(services, supernet, bounds)
     per_network_s = known.mean_s
+    # A space has no more to measure than all of its networks.
+    num_measured = min(asked.num_trials, supernet.costs.space.size())
     return SearchValidation(
         supernet_id=supernet.id,
         constraints=bounds.to_fields(),
@@ -89,7 +91,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
         search_space=describe_space_alone(supernet.costs),
         num_evaluations=known.count,
         seconds_per_network=per_network_s,
-        estimated_seconds=None if per_network_s is None else per_network_s * asked.num_trials,
+        estimated_seconds=None if per_network_s is None else per_network_s * num_measured,
     )
 
 

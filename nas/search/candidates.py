@@ -53,17 +53,24 @@ def breed(
     The better half of parents and children by front and crowding, uniform crossover, a mutation in a
     decision or so. Source: Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II",
     IEEE TEVC 6 (2002). Deviations: parents are drawn evenly from the population, which holds the better
-    half already; infeasible children are dropped; all networks bred are remembered, not the last alone.
+    half already; infeasible children are dropped; all networks bred are remembered, not the last alone, and
+    in one and two objectives they all compete to be parents.
     """
     pool = _Pool(region)
     pool.add(parents, predict)
     pool.add(sample_feasible(region, _POPULATION, rng, exclude=pool.networks.keys()), predict)
     num_left = num_evaluations - len(pool.networks)
+    rivals = np.arange(len(pool.networks))
     while num_left > 0 and len(pool.networks) > 1:
-        population = pool.codes[_best(pool.losses, _POPULATION)]
+        survivors = rivals[_best(pool.losses[rivals], _POPULATION)]
         # Children that repeat others or leave the bounds count too: a space may have no more to give.
         num_left -= _POPULATION
-        pool.add(region.members(_children(region.space, population, rng)), predict)
+        num_before = len(pool.networks)
+        pool.add(region.members(_children(region.space, pool.codes[survivors], rng)), predict)
+        children = np.arange(num_before, len(pool.networks))
+        # In three objectives and more nearly all of a pool is on its front, and finding that takes long.
+        is_plane = pool.losses.shape[1] <= 2
+        rivals = np.arange(len(pool.networks)) if is_plane else np.concatenate([survivors, children])
     best = _best(pool.losses, _MAX_KEPT)
     networks = [*pool.networks]
     return Candidates(tuple(networks[i] for i in best), pool.codes[best])

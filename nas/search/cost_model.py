@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.costs import COST_NAMES, batch_costs
+from nas.costs import COST_NAMES, batch_costs, costs
 from nas.costs.batch import PEAK, CostTable, additive_tables, peak_tables
 from nas.errors import UnknownNameError
 from nas.space import SearchSpace
@@ -91,10 +91,10 @@ class SpaceCosts:
 
     def batch(self, codes: Codes, names: Sequence[str]) -> Costs:
         """The named costs of encoded networks."""
-        costs = batch_costs(
+        found = batch_costs(
             self.space, codes, num_classes=self.num_classes, in_channels=self.in_channels, names=names
         )
-        return {**costs}
+        return {**found}
 
     def parts(self, name: str) -> CostParts:
         """The cost terms' tables: sums of them, for the peak their maximum. UnknownNameError for others."""
@@ -104,6 +104,41 @@ class SpaceCosts:
         channels = self.space.default_channels if self.in_channels is None else self.in_channels
         kind, tables_of = (PartKind.MAX, peak_tables) if name == PEAK else (PartKind.SUM, additive_tables)
         return parts_of(self.space, kind, tables_of(self.space, classes, channels), name)
+
+
+@dataclass(frozen=True)
+class LoweredCosts:
+    """The same costs of few networks, each read off its own lowering: for whom the space's tables, which take
+    seconds to make, are too dear."""
+
+    counted: SpaceCosts
+
+    @property
+    def space(self) -> SearchSpace:
+        """That of the costs."""
+        return self.counted.space
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As counted."""
+        return self.counted.names
+
+    def batch(self, codes: Codes, names: Sequence[str]) -> Costs:
+        """The named costs of encoded networks, one by one."""
+        rows = [
+            costs(
+                self.space,
+                self.space.decode(code),
+                num_classes=self.counted.num_classes,
+                in_channels=self.counted.in_channels,
+            )
+            for code in codes
+        ]
+        return {name: np.array([row[name] for row in rows], dtype=np.int64) for name in names}
+
+    def parts(self, name: str) -> CostParts:
+        """As counted."""
+        return self.counted.parts(name)
 
 
 def parts_of(space: SearchSpace, kind: PartKind, tables: Sequence[CostTable], name: str) -> CostParts:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
-from nas.pareto import Floats, hypervolume, pareto_front
+from nas.pareto import Floats, Indices, hypervolume, pareto_front
+from nas.search.sampled_gain import SampledFronts, shortlist
 
 _NUM_RIVALS = 400
 """Candidates looked at again after each choice of a batch: those that promised most before it."""
+
+
+class Fronts(Protocol):
+    """In every opinion on the candidates, the front measured and the candidates chosen so far."""
+
+    def mean_gains(self, rows: Indices) -> Floats:
+        """What each of the candidates at `rows`, alone, adds to the front in the mean; shape (rows,)."""
+
+    def choose(self, row: int) -> None:
+        """Take the candidate for measured, in every opinion as it holds it."""
 
 
 def gains(losses: Floats, front: Floats, corner: Floats) -> Floats:
@@ -37,34 +50,69 @@ def best_batch(samples: Floats, front: Floats, corner: Floats, count: int) -> li
     for measured as it holds them, so that a batch spreads out. Where nothing gains beside them, as with one
     objective after the best in every opinion, the next is chosen as if they were not there; and where nothing
     gains on the front either, as if that were not. Fewer where no opinion holds one below the corner.
+
+    Gains are exact in one and two objectives, and found at drawn points beyond (`sampled_gain`).
     """
+    if len(corner) <= 2:
+        return _best_batch(samples, front, corner, count)
+    listed = shortlist(samples, front, corner)
+    return [int(listed[i]) for i in _best_batch(samples[:, listed], front, corner, count)]
+
+
+def _best_batch(samples: Floats, front: Floats, corner: Floats, count: int) -> list[int]:
     chosen: list[int] = []
     for start in (front, front[:0]):
-        alone = np.mean([gains(losses, start, corner) for losses in samples], axis=0)
+        if len(chosen) == count:
+            break
+        alone = _fronts(samples, start, corner).mean_gains(np.arange(samples.shape[1]))
         while len(chosen) < count and _without(alone, chosen).max(initial=0.0) > 0:
-            chosen += _spread_batch(samples, start, corner, _without(alone, chosen), count - len(chosen))
+            fronts = _fronts(samples, start, corner)
+            chosen += _spread_batch(fronts, _without(alone, chosen), count - len(chosen))
     return chosen
 
 
-def _spread_batch(samples: Floats, front: Floats, corner: Floats, expected: Floats, count: int) -> list[int]:
+def _fronts(samples: Floats, front: Floats, corner: Floats) -> Fronts:
+    return (_ExactFronts if len(corner) <= 2 else SampledFronts)(samples, front, corner)
+
+
+def _spread_batch(fronts: Fronts, expected: Floats, count: int) -> list[int]:
     """Candidates until nothing gains beside them; `expected` (n,) are mean gains over the front, 0 for those
     that are not to be chosen."""
     may_be_chosen = expected > 0
-    fronts = [front] * len(samples)
     chosen: list[int] = []
     while len(chosen) < count and expected.max(initial=0.0) > 0:
         best = int(expected.argmax())
         chosen.append(best)
         may_be_chosen[best] = False
-        fronts = [np.vstack([known, sample[best]]) for known, sample in zip(fronts, samples, strict=True)]
+        fronts.choose(best)
         rivals = np.argsort(-expected, kind="stable")[:_NUM_RIVALS]
         expected = np.zeros_like(expected)
-        expected[rivals] = np.mean(
-            [gains(sample[rivals], known, corner) for sample, known in zip(samples, fronts, strict=True)],
-            axis=0,
-        )
+        expected[rivals] = fronts.mean_gains(rivals)
         expected[~may_be_chosen] = 0.0
     return chosen
+
+
+class _ExactFronts:
+    """Of whole rows."""
+
+    def __init__(self, samples: Floats, front: Floats, corner: Floats) -> None:
+        self._samples = samples
+        self._corner = corner
+        self._fronts = [front] * len(samples)
+
+    def mean_gains(self, rows: Indices) -> Floats:
+        """By every front's own steps."""
+        found = [
+            gains(sample[rows], known, self._corner)
+            for sample, known in zip(self._samples, self._fronts, strict=True)
+        ]
+        return np.asarray(np.mean(found, axis=0))
+
+    def choose(self, row: int) -> None:
+        """One row more in every front."""
+        self._fronts = [
+            np.vstack([known, sample[row]]) for known, sample in zip(self._fronts, self._samples, strict=True)
+        ]
 
 
 def _without(expected: Floats, chosen: list[int]) -> Floats:

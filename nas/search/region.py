@@ -13,6 +13,8 @@ from nas.search.constraints import Bounds
 from nas.search.cost_model import Codes, CostModel
 from nas.space import SearchSpace
 
+_SPELLED_AT_ONCE = 32
+
 
 @dataclass(frozen=True)
 class FeasibleRegion:
@@ -43,12 +45,15 @@ class FeasibleRegion:
         return bool(self.holds(self.space.encode([architecture]))[0])
 
     def members(self, codes: Codes) -> Iterator[Architecture]:
-        """The networks among the encoded ones that keep every bound, canonical, one by one."""
-        for row in codes[self.holds(codes)]:
-            architecture = self.space.canonical(self.space.decode(row))
+        """The networks among the encoded ones that keep every bound, canonical, a few at a time."""
+        rows = codes[self.holds(codes)]
+        for start in range(0, len(rows), _SPELLED_AT_ONCE):
+            spelled = [
+                self.space.canonical(self.space.decode(row)) for row in rows[start : start + _SPELLED_AT_ONCE]
+            ]
             # Where equal networks have several spellings, the canonical one has costs of its own.
-            if self.contains(architecture):
-                yield architecture
+            kept = self.holds(self.space.encode(spelled))
+            yield from (network for network, is_kept in zip(spelled, kept, strict=True) if is_kept)
 
     def costs_of(self, architecture: Architecture, names: Sequence[str]) -> dict[str, float]:
         """The named costs of one network."""

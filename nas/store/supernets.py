@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -87,6 +87,32 @@ def create(
 def get(session: Session, supernet_id: str) -> WithJob[SupernetRow]:
     """The supernet and its job."""
     return get_resource(session, SupernetRow, supernet_id, noun="supernet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSpace:
+    """A space that has a trained supernet, and for what images."""
+
+    search_space: str
+    num_classes: int
+    in_channels: int
+
+
+def trained_spaces(session: Session, *, limit: int) -> Sequence[TrainedSpace]:
+    """Those of supernets with their final weights, the one that was asked for last first."""
+    columns = (SupernetRow.search_space, DatasetRow.num_classes, DatasetRow.in_channels)
+    query = (
+        select(*columns)
+        .join(DatasetRow, DatasetRow.id == SupernetRow.dataset_id)
+        .where(SupernetRow.checkpoint.is_not(None), DatasetRow.num_classes.is_not(None))
+        .group_by(*columns)
+        .order_by(func.max(SupernetRow.created_at).desc())
+        .limit(limit)
+    )
+    return [
+        TrainedSpace(search_space=name, num_classes=num_classes or 0, in_channels=in_channels or 0)
+        for name, num_classes, in_channels in session.execute(query)
+    ]
 
 
 def list(session: Session, *, page_size: int, after: Cursor | None = None) -> Sequence[WithJob[SupernetRow]]:

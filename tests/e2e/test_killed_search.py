@@ -1,0 +1,74 @@
+"""kill -9 of the worker in mid-search: the search ends as one left alone, predictions and all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.e2e.service import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NUM_TRIALS = 30
+
+
+def await_trials(client, search, count: int, *, attempt: int) -> None:
+    """Until so many are measured, and the worker of this attempt is there."""
+
+    def are_there() -> bool:
+        current = search.refresh()
+        assert not current.is_terminal, "the search was over before the worker could be killed"
+        if client.jobs.get(search.job_id)["attempt"] < attempt:
+            return False
+        progress = current["progress"]
+        return bool(progress) and progress["phase"] == "search" and progress["done"] >= count
+
+    wait_until(are_there, timeout_s=300, what=f"{count} trials")
+
+
+def told(search) -> dict:
+    """All that a search came to, but for times, and for what another search had measured before."""
+    trials = [
+        (
+            trial["number"], trial["round"], trial.origin, trial["architecture_key"],
+            trial["accuracy_val"]["num_correct"], trial.predicted,
+        )
+        for trial in search.trials()
+    ]  # fmt: skip
+    changing = ("created_at", "num_measured")
+    rounds = [{k: v for k, v in found.items() if k not in changing} for found in search.rounds()]
+    frontier = [(point["number"], point["frontier_probability"]) for point in search.pareto()]
+    return {"trials": trials, "rounds": rounds, "frontier": frontier, "end": search.stop_reason}
+
+
+@pytest.mark.parametrize("seed", [20261130])
+def test_a_killed_search_ends_as_one_left_alone(home, seed):
+    rng = np.random.default_rng(seed)
+    serving = home.start()
+    serving.wait_ready()
+    with home.client() as client:
+        dataset = client.datasets.create({"kind": "bundled", "name": "digits"})
+        recipe = {"epochs": 2, "batch_size": 128}
+        supernet = client.supernets.create(dataset.id, "micro_8", recipe=recipe).wait(timeout=300)
+        attempts = []
+        for number, proposer in enumerate(("model", "tpe")):
+            asked = {"num_trials": NUM_TRIALS, "proposer": proposer, "seed": 5 + number}
+            search = client.searches.create(supernet.id, **asked)
+            for attempt, count in enumerate(np.sort(rng.integers(1, NUM_TRIALS - 5, 2)).tolist(), start=1):
+                print(f"{proposer}: killed after {count} trials")  # noqa: T201
+                await_trials(client, search, count, attempt=attempt)
+                home.kill_worker()
+            killed = search.wait(timeout=300)
+            attempts.append(client.jobs.get(killed.job_id)["attempt"])
+            alone = client.searches.create(supernet.id, **asked).wait(timeout=300)
+            # What it finds measured is what the killed one measured: none was measured twice.
+            assert {trial["is_reused"] for trial in alone.trials()} == {True}
+            assert told(killed) == told(alone)
+            predicted = [trial.predicted for trial in killed.trials() if trial.predicted]
+            assert (len(predicted) > 0) == (proposer == "model")
+    assert attempts == [3, 3]
+    doubled = "SELECT architecture_key, split, count(*) FROM evaluations GROUP BY 1, 2 HAVING count(*) > 1"
+    assert home.query(doubled) == []
+    serving.interrupt()
+    assert serving.wait_exit(timeout_s=30) == 130
+    home.wait_for_no_process()
