@@ -182,6 +182,8 @@ class SearchSpace(ABC):
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The same network spelled canonically, so that its costs are those of the identity."""
+        if architecture.choices == architecture.identity:
+            return architecture
         return self._architecture(self._fill(dict(architecture.identity)))
 
     def contains(self, architecture: Architecture) -> bool:
@@ -278,14 +280,24 @@ class SearchSpace(ABC):
         return {d.name: values.get(d.name, d.options[0]) for d in self.decisions}
 
     def _architecture(self, values: Values) -> Architecture:
-        return Architecture(
-            space=self.name,
-            identity=self._active(self._canonical(values)),
-            choices=self._active(self._spelling(values)),
-        )
+        canonical, spelling = self._canonical(values), self._spelling(values)
+        identity = self._active(canonical)
+        choices = identity if spelling is canonical else self._active(spelling)
+        return Architecture(space=self.name, identity=identity, choices=choices)
 
     def _active(self, values: Values) -> tuple[tuple[str, Value], ...]:
-        return tuple((d.name, values[d.name]) for d in self.decisions if is_active(d, values))
+        return tuple(
+            [
+                (name, values[name])
+                for name, condition in self._conditions
+                # As `is_active`, without a call for each of the millions that a search looks at.
+                if condition is None or int(values[condition.parent]) >= condition.minimum
+            ]
+        )
+
+    @cached_property
+    def _conditions(self) -> tuple[tuple[str, Condition | None], ...]:
+        return tuple((decision.name, decision.active_if) for decision in self.decisions)
 
     def _check_member(self, architecture: Architecture) -> None:
         if architecture.space != self.name:
