@@ -1,5 +1,7 @@
 """What the trainings of a verification are, and that every recipe has a form for one network."""
 
+from dataclasses import replace
+
 import pytest
 
 from nas.recipe import Recipe
@@ -13,6 +15,14 @@ def test_every_named_recipe_has_a_form_for_one_network(name):
     assert recipe_from_json(recipe.to_json()) == recipe
     assert (recipe.num_random, recipe.distillation, recipe.dropout) == (1, "none", 0.0)
     assert (recipe.schedule, recipe.base_learning_rate) == ("static", 0.05)
+
+
+def test_what_only_phases_have_is_left_out():
+    phased = replace(RECIPES["ofa"], restart_momentum=True, freeze_transforms=True)
+    recipe = alone_recipe(phased, 0.05)
+    assert not recipe.restart_momentum
+    assert not recipe.freeze_transforms
+    assert recipe.learning_rate_policy == "cosine"
 
 
 def test_the_grid_is_every_training_at_every_rate():

@@ -26,7 +26,7 @@ from supernet.evaluate import CALIBRATION_BATCH_SIZE, SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training import Trainer, build_stack
 from tests.workers.conftest import RECIPE, SPACE, drained_when, expire_leases
-from workers import verify_job
+from workers import chosen, verify_job
 from workers.datasets import dataset_reference
 from workers.observer import SilentObserver
 from workers.single_run import SingleRun, train_and_measure
@@ -146,8 +146,24 @@ def test_what_a_subnet_has_measured_on_test_its_finalist_takes_over(fresh, netwo
     assert found.test.id == published.evaluation_test_id
 
 
-def test_two_jobs_that_ask_at_once_touch_test_once(fresh, network, touched):
-    site = fresh.site
+def test_two_jobs_that_ask_at_once_touch_test_once(fresh, network, touched, monkeypatch):
+    site, asking = fresh.site, []
+    hold, measure = chosen.exclusively, SubnetEvaluator.measure
+
+    def noted(*arguments):
+        asking.append(threading.get_ident())
+        return hold(*arguments)
+
+    def late(self, logits_of, architecture, split, **fields):
+        """Not before both have asked, and longer on test than to look whether it is recorded."""
+        while len(asking) < 2:
+            time.sleep(0.02)
+        if split is Split.TEST:
+            time.sleep(1)
+        return measure(self, logits_of, architecture, split, **fields)
+
+    monkeypatch.setattr(chosen, "exclusively", noted)
+    monkeypatch.setattr(SubnetEvaluator, "measure", late)
     verification = site.add_verification(fresh.supernet_id, [network])
     subnet = site.add_subnet(fresh.supernet_id, network)
     jobs = [verification.job.id, subnet.job.id]
@@ -185,7 +201,7 @@ def test_killed_between_two_networks_it_measures_the_second_alone(fresh, network
     fresh.site.work([made.job.id], timeout_s=600)
     job = fresh.site.queue.get(made.job.id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
-    assert [key for key, split in touched if split is Split.TEST] == [each.key for each in networks]
+    assert touched == [(each.key, split) for each in networks for split in (Split.VAL, Split.TEST)]
 
 
 # What is learned
@@ -269,9 +285,9 @@ def test_a_verification_trains_chooses_on_val_and_measures_the_chosen_once(
     assert [run.test is not None for run in runs] == [run.run.is_chosen for run in runs]
     assert [split for _, split in touched].count(Split.TEST) == 3
     # Two epochs of digits teach more than weights that nothing has trained.
-    chosen = found.chosen[0]
+    best_alone = found.chosen[0]
     gain = paired_difference(
-        chosen.test.correct_bitmap, found.test.correct_bitmap, num_images=found.test.num_images
+        best_alone.test.correct_bitmap, found.test.correct_bitmap, num_images=found.test.num_images
     )
     assert gain.interval_95[0] > 0
     kept = [run.run.weights_uri is not None for run in runs]
