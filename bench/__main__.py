@@ -58,7 +58,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "best": ("--evaluations", "2000", "--requests", "2"),
     "certificate": ("--questions", "2", "--space", "micro_8"),
     "costs": ("--architectures", "1000"),
-    "deepmad": ("--repeats", "1", "--generations", "60", "--evaluations", "1"),
+    "deepmad": ("--repeats", "1", "--starts", "1", "--beam", "2", "--evaluations", "1"),
     "deps": ("--epochs", "2", "--seeds", "0"),
     "depthwise": ("--pairs", "1"),
     "step": ("--pairs", "1"),

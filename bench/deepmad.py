@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench deepmad")
     parser.add_argument("--part", choices=("all", "space", "free"), default="all")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--generations", type=int, default=3000)
+    parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--beam", type=int, default=24)
     parser.add_argument("--evaluations", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         rows = [
-            pool.submit(_free, name, options.generations, options.evaluations, options.seed) for name in TASKS
+            pool.submit(_free, name, options.starts, options.beam, options.evaluations, options.seed)
+            for name in TASKS
         ]
         for row in rows:
             print(row.result())
@@ -89,9 +91,10 @@ def _discrete(repeats: int) -> None:
         )
 
 
-def _free(name: str, generations: int, evaluations: int, seed: int) -> str:
+def _free(name: str, starts: int, beam: int, evaluations: int, seed: int) -> str:
     task = TASKS[name]
-    found, searched = _timed(lambda: search_free(task, np.random.default_rng(seed), generations=generations))
+    rng = np.random.default_rng(seed)
+    found, searched = _timed(lambda: search_free(task, rng, starts=starts, beam=beam))
     structure = found.structure(0)
     layers = structure.lower()
     scored = score(layers)

@@ -33,6 +33,7 @@ from supernet.device import CPU, take_device
 from supernet.training.state import differences, machine_of, repeats_bits
 from workers.context import JobContext
 from workers.open_evaluator import EvaluatorFactory
+from workers.prefiltering import open_prefilter
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 
@@ -69,7 +70,11 @@ class SearchJob:
             settings=loop_settings,
             proposer=make_proposer(region, loop_settings),
             inherited=inherited,
-        )
+            prefilter=open_prefilter(
+                job.id, row, trained, context,
+                region=region, settings=loop_settings, make_proposer=make_proposer,
+            ),
+        )  # fmt: skip
         context.report("search", 0, loop.num_trials)
         recorder = _Recorder(job.id, row, trained, context, num_trials=loop.num_trials)
         recorder.recall(self._database)

@@ -25,6 +25,8 @@ from api.strict import StrictRoute
 from api.studies import optuna_journal
 from api.trained import TrainedSupernet, trained_supernet
 from nas.errors import InvalidRequestError
+from nas.prefilter.deepmad.search_filter import check_scored
+from nas.prefilter.names import PrefilterName
 from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
 from nas.store import evaluations, searches, supernets
@@ -56,6 +58,7 @@ def create_search(body: SearchCreate, create: CreationDep, services: ServicesDep
             num_trials=asked.num_trials,
             proposer=asked.proposer,
             seed=asked.seed,
+            prefilter=asked.prefilter,
             extends=asked.extends,
             flat_rounds=asked.flat_rounds,
             spec=asked.spec(),
@@ -211,7 +214,19 @@ def _read(session: Session, body: SearchCreate) -> tuple[SearchCreate, TrainedSu
     asked = _completed(session, body)
     assert asked.supernet_id is not None
     supernet = trained_supernet(session, asked.supernet_id)
+    _refuse_unscored(asked, supernet)
     return asked, supernet, supernet.parse_bounds(asked.constraints.fields(), prefix="constraints.")
+
+
+def _refuse_unscored(asked: SearchCreate, supernet: TrainedSupernet) -> None:
+    """ProblemError where the pre-filter has nothing to say of the supernet's space."""
+    if asked.prefilter == PrefilterName.NONE:
+        return
+    try:
+        check_scored(supernet.costs.space)
+    except InvalidRequestError as error:
+        message = f"{error}, or leave the pre-filter out"
+        raise invalid_field("prefilter", asked.prefilter, message) from error
 
 
 def _completed(session: Session, body: SearchCreate) -> SearchCreate:

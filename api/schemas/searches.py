@@ -13,6 +13,7 @@ from api.schemas.search_rounds import SearchRound, describe_round
 from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
 from nas.prefilter.certificate import Verdict
+from nas.prefilter.names import PrefilterName
 from nas.search.rounds import StopReason
 from nas.search.settings import ProposerName, parse_objectives
 from nas.store.resources import WithJob
@@ -64,6 +65,12 @@ class SearchCreate(CreateRequest):
         description="End before `num_trials` once so many rounds of ten networks together have raised the "
         "hypervolume by no 0.1 %; `stop_reason` is then `flat`. Left out, all trials are spent.",
     )
+    prefilter: Literal["none", "deepmad"] = Field(
+        default="none",
+        description="`deepmad`: some of the seeds are the best networks by its objective at rising budgets, "
+        "and where that objective goes with the accuracies measured of this supernet, the search leaves out "
+        "networks that fall short of the best of like cost. `prefilter_report` tells.",
+    )
 
     @field_validator("objectives")
     @classmethod
@@ -89,6 +96,37 @@ class SearchCreate(CreateRequest):
         return self.model_copy(update=own)
 
 
+class RankCorrelation(AnswerModel):
+    """Spearman's rank correlation of the pre-filter's objective with measured accuracy."""
+
+    value: float
+    interval_95: tuple[float, float] = Field(description="Of the bootstrap.")
+
+
+class PrefilterReport(AnswerModel):
+    """What a pre-filter did to a search, and why."""
+
+    is_cut: bool = Field(
+        description="Whether the search left networks out from its second round on: where both correlations "
+        "are above zero by their whole intervals."
+    )
+    reason: str
+    num_networks: int = Field(
+        description="Measured with this supernet before the search or in its first round; the correlations "
+        "are over these."
+    )
+    spearman: RankCorrelation | None = Field(description="Null where too few networks are measured.")
+    spearman_given_macs: RankCorrelation | None = Field(
+        description="With MACs held (partial): what the objective says beyond what the cost does."
+    )
+    num_seeds: int = Field(description="Networks of the first round that the pre-filter chose.")
+    log_size_before: float | None = Field(
+        description="Natural logarithm of the number of networks that keep the constraints, estimated by "
+        "random ones; null where nothing was cut, or none of these keeps them."
+    )
+    log_size_after: float | None = Field(description="The same of those that are not left out.")
+
+
 class Search(JobResource):
     """A question put to a supernet, and how far the answer is."""
 
@@ -107,6 +145,10 @@ class Search(JobResource):
     )
     latest_round: SearchRound | None = Field(
         description="How far it has got; all rounds are at `links.rounds`."
+    )
+    prefilter: PrefilterName
+    prefilter_report: PrefilterReport | None = Field(
+        description="What the pre-filter came to; null before the first round is measured, or without one."
     )
 
 
@@ -188,4 +230,14 @@ def describe_search(found: WithJob[SearchRow], latest_round: SearchRoundRow | No
         flat_rounds=row.flat_rounds,
         stop_reason=None if row.stop_reason is None else StopReason(row.stop_reason),
         latest_round=None if latest_round is None else describe_round(latest_round, row.objectives),
+        prefilter=PrefilterName(row.prefilter),
+        prefilter_report=_describe_report(row),
+    )
+
+
+def _describe_report(row: SearchRow) -> PrefilterReport | None:
+    if row.prefilter_report is None:
+        return None
+    return PrefilterReport.model_validate(
+        {**row.prefilter_report, "num_seeds": len(row.prefilter_seeds or ())}
     )

@@ -65,6 +65,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         metavar="NAME",
         help="What proposes networks: nsga2, tpe, gp, model, coarse_to_fine or random.",
     )
+    @click.option("--prefilter", metavar="NAME", help="deepmad: seeds, and a cut where it proves its worth.")
     @click.option("--seed", type=int)
     @click.option(
         "--flat-rounds", type=int, help="flat_rounds: end after so many rounds of ten without gain."
@@ -79,6 +80,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         trials: int | None,
         objectives: tuple[str, ...],
         proposer: str | None,
+        prefilter: str | None,
         seed: int | None,
         flat_rounds: int | None,
         extends: str | None,
@@ -89,6 +91,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
             "num_trials": trials,
             "objectives": list(objectives) or None,
             "proposer": proposer,
+            "prefilter": prefilter,
             "seed": seed,
             "flat_rounds": flat_rounds,
             "extends": extends,

@@ -59,6 +59,18 @@ class Forecaster(Protocol):
         """One for each network, by all that was told so far; None where nothing can be said."""
 
 
+class Prefilter(Protocol):
+    """Judges networks without measuring them, and is judged by the first round."""
+
+    def seeds(self) -> Sequence[Architecture]:
+        """Networks for the first round that keep the bounds: the best by its lights."""
+
+    def narrow(
+        self, measured: Sequence[tuple[Architecture, float]]
+    ) -> tuple[FeasibleRegion, Proposer] | None:
+        """Where the search goes on, given the first round's accuracies; None: where it is."""
+
+
 class SearchLoop(Generic[MeasurementT]):
     """One search: what it extends or seeds first, then rounds from the proposer until the budget is spent."""
 
@@ -69,10 +81,12 @@ class SearchLoop(Generic[MeasurementT]):
         settings: SearchSettings,
         proposer: Proposer,
         inherited: Sequence[Architecture] = (),
+        prefilter: Prefilter | None = None,
     ) -> None:
         """`inherited` are another search's networks, which count as trials but not against the budget.
 
-        Those that keep the bounds make the first round, in place of seeds.
+        Those that keep the bounds make the first round, in place of seeds. A pre-filter's seeds are some of
+        the seeds; from the second round on it may have the search confined.
         """
         _check_objectives(settings, region)
         self._inherited = dict.fromkeys(network for network in inherited if region.contains(network))
@@ -80,6 +94,7 @@ class SearchLoop(Generic[MeasurementT]):
         self._region = region
         self._settings = settings
         self._proposer = proposer
+        self._prefilter = prefilter
         self._trials: list[SearchTrial[MeasurementT]] = []
         self._rounds: list[Round[MeasurementT]] = []
         self._reference: Floats = np.empty(0)
@@ -125,8 +140,7 @@ class SearchLoop(Generic[MeasurementT]):
         if index == 0 and self._inherited:
             return dict.fromkeys(self._inherited, Origin.INHERITED)
         if index == 0:
-            seeds = stratified_seeds(self._region, self._settings.num_seeds, rng)
-            return dict.fromkeys(seeds, Origin.SEED)
+            return self._seeds(rng)
         left = self._num_trials - len(self._trials)
         choice = _Choice(
             region=self._region,
@@ -137,6 +151,17 @@ class SearchLoop(Generic[MeasurementT]):
         choice.take_mutants([t.architecture for t in self._frontier()], rng)
         choice.take_random(rng)
         return choice.chosen
+
+    def _seeds(self, rng: np.random.Generator) -> dict[Architecture, Origin]:
+        chosen = self._prefilter.seeds() if self._prefilter else ()
+        seeds = dict.fromkeys(chosen[: self._settings.num_seeds], Origin.PREFILTER)
+        spread = stratified_seeds(self._region, self._settings.num_seeds - len(seeds), rng)
+        # In the order of those spread, which start from the cheapest; one of both is the pre-filter's.
+        both = {**dict.fromkeys(spread, Origin.SEED), **seeds}
+        if seeds:
+            others = sample_feasible(self._region, self._settings.num_seeds - len(both), rng, exclude=both)
+            both.update(dict.fromkeys(others, Origin.SEED))
+        return both
 
     def _measure(
         self, index: int, chosen: dict[Architecture, Origin], evaluate: Evaluate[MeasurementT]
@@ -162,6 +187,10 @@ class SearchLoop(Generic[MeasurementT]):
         )
         rows = self._losses(trials).tolist()
         self._trials += trials
+        if index == 0 and self._prefilter:
+            measured = [(trial.architecture, trial.measurement.accuracy) for trial in trials]
+            narrowed = self._prefilter.narrow(measured)
+            self._region, self._proposer = narrowed or (self._region, self._proposer)
         self._proposer.tell([Scored(t.architecture, tuple(r)) for t, r in zip(trials, rows, strict=True)])
         if index == 0:
             # Fixed from here on: volumes below a reference that moves are not to be compared.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,13 @@ from nas.space import SearchSpace
 _SPELLED_AT_ONCE = 32
 
 
+class Cut(Protocol):
+    """What a pre-filter leaves out."""
+
+    def ratio(self, codes: Codes) -> NDArray[np.float64]:
+        """For each encoded network a number above 1 where it is left out, the higher the further from it."""
+
+
 @dataclass(frozen=True)
 class FeasibleRegion:
     """A space under bounds, by a cost model."""
@@ -24,6 +32,8 @@ class FeasibleRegion:
     """Says what networks cost, and of which space they are."""
     bounds: Bounds = field(default_factory=Bounds)
     """None by default."""
+    cut: Cut | None = None
+    """Leaves out networks that keep every bound; None leaves out none."""
 
     @property
     def space(self) -> SearchSpace:
@@ -31,21 +41,25 @@ class FeasibleRegion:
         return self.costs.space
 
     def worst_ratio(self, codes: Codes) -> NDArray[np.float64]:
-        """For each encoded network the largest ratio of a cost to its bound; 0 without bounds."""
-        if not self.bounds.limits:
-            return np.zeros(len(codes))
-        return self.bounds.worst_ratio(self.costs.batch(codes, self.bounds.names))
+        """For each encoded network the largest ratio of a cost to its bound; 0 without bounds.
+
+        Above 1 too where the network is cut.
+        """
+        worst = np.zeros(len(codes))
+        if self.bounds.limits:
+            worst = self.bounds.worst_ratio(self.costs.batch(codes, self.bounds.names))
+        return worst if self.cut is None else np.maximum(worst, self.cut.ratio(codes))
 
     def holds(self, codes: Codes) -> NDArray[np.bool_]:
-        """Which encoded networks keep every bound, as spelled."""
+        """Which encoded networks keep every bound and are not cut, as spelled."""
         return self.worst_ratio(codes) <= 1.0
 
     def contains(self, architecture: Architecture) -> bool:
-        """Whether this network keeps every bound."""
+        """Whether this network keeps every bound and is not cut."""
         return bool(self.holds(self.space.encode([architecture]))[0])
 
     def members(self, codes: Codes) -> Iterator[Architecture]:
-        """The networks among the encoded ones that keep every bound, canonical, a few at a time."""
+        """The networks among the encoded ones that it holds, canonical, a few at a time."""
         rows = codes[self.holds(codes)]
         for start in range(0, len(rows), _SPELLED_AT_ONCE):
             spelled = [

@@ -30,6 +30,8 @@ class Origin(StrEnum):
     """A trial of the search that this one extends."""
     SEED = "seed"
     """Of the stratified first round."""
+    PREFILTER = "prefilter"
+    """Of the first round too: among the best by what a pre-filter judges without measuring."""
     PROPOSED = "proposed"
     """By the proposer."""
     MUTATED = "mutated"

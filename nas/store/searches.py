@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from nas.errors import ConflictError, InvalidRequestError
 from nas.job import JobKind
+from nas.prefilter.names import PrefilterName
 from nas.search.predictor import Prediction
 from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store.ids import Prefix, new_id
@@ -47,6 +48,7 @@ def create(
     proposer: str,
     seed: int,
     spec: dict[str, Any],
+    prefilter: str = PrefilterName.NONE,
     extends: str | None = None,
     flat_rounds: int | None = None,
 ) -> WithJob[SearchRow]:
@@ -64,6 +66,7 @@ def create(
         num_trials=num_trials,
         proposer=proposer,
         seed=seed,
+        prefilter=prefilter,
         extends=extends,
         flat_rounds=flat_rounds,
     )
@@ -85,11 +88,31 @@ def list(
 
 def freeze_known(session: Session, search_id: str, evaluation_ids: Sequence[int]) -> Sequence[int]:
     """The evaluations the search knows from its start: those given, or what an earlier attempt froze."""
-    row = session.execute(select(SearchRow).where(SearchRow.id == search_id).with_for_update()).scalar_one()
+    row = _locked(session, search_id)
     if row.known_evaluation_ids is None:
         row.known_evaluation_ids = [*evaluation_ids]
         session.flush()
     return row.known_evaluation_ids
+
+
+def keep_prefilter_seeds(
+    session: Session, search_id: str, seeds: Sequence[dict[str, Any]]
+) -> Sequence[dict[str, Any]]:
+    """The networks that the pre-filter chose: those given, or what an earlier attempt kept."""
+    row = _locked(session, search_id)
+    if row.prefilter_seeds is None:
+        row.prefilter_seeds = [*seeds]
+        session.flush()
+    return row.prefilter_seeds
+
+
+def keep_prefilter_report(session: Session, search_id: str, report: dict[str, Any]) -> dict[str, Any]:
+    """What the pre-filter came to: the report given, or what an earlier attempt kept."""
+    row = _locked(session, search_id)
+    if row.prefilter_report is None:
+        row.prefilter_report = report
+        session.flush()
+    return row.prefilter_report
 
 
 def record_trial(
@@ -225,6 +248,11 @@ def finalists(session: Session, search_id: str) -> Sequence[Finalist]:
         # One that rounds otherwise on another processor may have been published with figures of its own.
         first.setdefault(trial.number, Finalist(trial, evaluation, on_test))
     return [*first.values()]
+
+
+def _locked(session: Session, search_id: str) -> SearchRow:
+    query = select(SearchRow).where(SearchRow.id == search_id).with_for_update()
+    return session.execute(query).scalar_one()
 
 
 def check_extensible(session: Session, search_id: str, supernet_id: str) -> None:

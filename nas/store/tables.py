@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.job import JobKind, JobState
+from nas.prefilter.names import PrefilterName
 from nas.probes import ProbeRole
 from nas.search.rounds import Origin, StopReason
 from nas.trial import Split
@@ -374,12 +375,21 @@ class SearchRow(ResourceRow):
     extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"), index=True)
     known_evaluation_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     """The evaluations known at the start, frozen: a resumed search must see the very same."""
+    prefilter: Mapped[str] = mapped_column(server_default=text("'none'"))
+    prefilter_seeds: Mapped[list[dict[str, Any]] | None]
+    """The networks that it chose for the first round, as first found: a resumed search tries the same."""
+    prefilter_report: Mapped[dict[str, Any] | None]
+    """What it came to after the first round, first written wins; shown, never queried."""
     flat_rounds: Mapped[int | None]
     """It ends when so many rounds together gained next to no hypervolume; null spends the trials."""
     stop_reason: Mapped[str | None]
     """Null until its job has succeeded."""
 
-    __table_args__ = (Index(None, "created_at", "id"), _one_of("stop_reason", StopReason))
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        _one_of("prefilter", PrefilterName),
+        _one_of("stop_reason", StopReason),
+    )
 
 
 class SearchRoundRow(Base):

@@ -7,6 +7,7 @@ import pytest
 
 from nas.prefilter.deepmad import Monotone, backbone_params, deepmad_flops, is_monotone, score
 from nas.prefilter.deepmad.free_bound import Multipliers, certify, grid, multipliers_near, upper_bound
+from nas.prefilter.deepmad.free_relaxed import Relaxation
 from nas.prefilter.deepmad.free_search import search_free
 from nas.prefilter.deepmad.free_widths import FreeNetworks, FreeTask, tangent
 from nas.prefilter.deepmad.score import needed_log_width
@@ -15,6 +16,8 @@ from tests.fidelity.deepmad_networks import PUBLISHED
 R18 = FreeTask(max_flops=1.82e9, max_params=11.69e6, max_effectiveness=0.3)
 R34 = FreeTask(max_flops=3.68e9, max_params=21.8e6, max_effectiveness=0.3)
 TASKS = {"R18": R18, "R34": R34}
+REFERENCE = {"R18": 36404.9, "R34": 48398.5}
+"""The best that a mutation search of 25 s found, once."""
 
 
 def code_of(structure):
@@ -74,7 +77,7 @@ def test_the_bound_is_above_every_network_that_keeps_the_task(name):
     networks = FreeNetworks(task, random_codes(task, 100_000, rng))
     kept = networks.excess <= 1
     assert kept.sum() > 20
-    found = search_free(task, rng, generations=60).objective[0]
+    found = search_free(task, rng, starts=1, beam=2).objective[0]
     best = max(found, networks.objective[kept].max())
     for ratio in (1.0, 1.1, 1.3):
         # Any multipliers at all: good ones and bad ones.
@@ -123,7 +126,7 @@ def test_certifying_lowers_the_bound_of_its_start():
 @pytest.mark.parametrize("monotone", Monotone)
 def test_what_the_search_finds_keeps_the_task_by_the_independent_counter(monotone):
     task = replace(R18, monotone=monotone)
-    found = search_free(task, np.random.default_rng(2), generations=120)
+    found = search_free(task, np.random.default_rng(2), starts=1, beam=2)
     assert len(found.codes) > 100
     for row in (0, 1, len(found.codes) - 1):
         layers = found.structure(row).lower()
@@ -135,3 +138,38 @@ def test_what_the_search_finds_keeps_the_task_by_the_independent_counter(monoton
     assert best == pytest.approx(found.objective.max(), rel=1e-12)
     # The published network, which exceeds its own FLOPs, is no match.
     assert best > PUBLISHED["R18"].objective
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", TASKS)
+def test_the_search_reaches_the_reference_incumbents_without_knowing_them(name, seed):
+    found = search_free(TASKS[name], np.random.default_rng(seed))
+    layers = found.structure(0).lower()
+    assert score(layers).objective >= REFERENCE[name]
+    assert deepmad_flops(layers) <= TASKS[name].max_flops
+    assert backbone_params(layers) <= TASKS[name].max_params
+    assert score(layers).effectiveness <= TASKS[name].max_effectiveness
+
+
+def test_a_search_repeats_itself():
+    small = replace(R18, max_width=512, kernels=(5,))
+    first, second = (search_free(small, np.random.default_rng(3), starts=1, beam=2) for _ in range(2))
+    assert (first.codes == second.codes).all()
+
+
+def test_a_climb_keeps_what_is_held_and_every_limit():
+    task = replace(R18, monotone=Monotone.INNER)
+    start = np.array([32, 64, 16, 128, 24, 256, 32, 512, 64, 768, 96, 1, 3, 6, 6, 6], dtype=float)
+    climbed = Relaxation(task, (5, 5, 5, 3, 5)).climb(start, {4: 40.0, 13: 7.0})
+    assert climbed.numbers[[4, 13]] == pytest.approx([40.0, 7.0])
+    code = np.empty(1 + 4 * 5)
+    code[0], code[1::4], code[2::4] = climbed.numbers[0], climbed.numbers[1:11:2], climbed.numbers[2:12:2]
+    code[3::4], code[4::4] = climbed.kernels, climbed.numbers[11:]
+    network = FreeNetworks(task, code[None])
+    assert network.excess[0] <= 1 + 1e-6
+    assert network.objective[0] == pytest.approx(climbed.objective)
+    assert (np.diff(code[2::4]) >= -1e-3).all()
+    # It went uphill: the start keeps the limits too, and is worse.
+    code[0], code[1::4], code[2::4], code[4::4] = start[0], start[1:11:2], start[2:12:2], start[11:]
+    assert FreeNetworks(task, code[None]).objective[0] < climbed.objective

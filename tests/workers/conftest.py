@@ -145,6 +145,7 @@ class Site:
         proposer="nsga2",
         objectives=("accuracy", "macs"),
         flat_rounds=None,
+        prefilter="none",
         **constraints,
     ):
         with self.database.begin() as session:
@@ -158,6 +159,7 @@ class Site:
                 num_trials=num_trials,
                 proposer=proposer,
                 seed=seed,
+                prefilter=prefilter,
                 spec={},
                 extends=extends,
                 flat_rounds=flat_rounds,

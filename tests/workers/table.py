@@ -56,7 +56,7 @@ def run_with_table(site, job_id: str, table: Table) -> None:
     service = WorkerService(site.queue, runners, lease_s=60, poll_s=0.02)
     table.check = lambda: opened.check()
     try:
-        with drained_when(service, lambda: site.have_ended([job_id]), timeout_s=60):
+        with drained_when(service, lambda: site.have_ended([job_id]), timeout_s=240):
             service.run()
     except Killed:
         expire_leases(site.database)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -71,8 +71,25 @@ def solve(
     name, each what a layer costs. Raises UnknownNameError for a budget that is neither, InvalidRequestError
     for a space that DeepMAD does not score. An infeasible demand has no networks and is proved.
     """
-    tables = score_tables(space, tuple(sorted(demand.budgets)), own_costs or {})
-    return _Search(tables, demand, count_best, limit_s).run()
+    tables = score_tables(space, tuple(sorted(demand.budgets)), own_costs)
+    return best_networks(tables, demand, count_best=count_best, limit_s=limit_s)
+
+
+def best_networks(
+    tables: ScoreTables,
+    demand: Demand,
+    *,
+    count_best: int = 1,
+    limit_s: float | None = None,
+    max_relaxations: int | None = None,
+    on_part: Callable[[], None] = lambda: None,
+) -> Solution:
+    """As `solve`, from tables that have every budget.
+
+    `max_relaxations` ends it where it would prove no more in time, at the same place each time; `on_part`
+    is called before each, and may raise.
+    """
+    return _Search(tables, demand, count_best, limit_s, max_relaxations, on_part).run()
 
 
 _Open = tuple[float, int, Part, Program]
@@ -80,8 +97,17 @@ _Open = tuple[float, int, Part, Program]
 
 
 class _Search:
-    def __init__(self, tables: ScoreTables, demand: Demand, count_best: int, limit_s: float | None) -> None:
+    def __init__(
+        self,
+        tables: ScoreTables,
+        demand: Demand,
+        count_best: int,
+        limit_s: float | None,
+        max_relaxations: int | None,
+        on_part: Callable[[], None],
+    ) -> None:
         self.tables, self.demand, self.count_best = tables, demand, count_best
+        self.max_relaxations, self.on_part = max_relaxations, on_part
         self.end_s = None if limit_s is None else time.monotonic() + limit_s
         self.ranked: list[Ranked] = []
         self.num_relaxations = self.num_programs = 0
@@ -92,7 +118,7 @@ class _Search:
         open_parts: list[_Open] = []
         self._open(open_parts, order, whole(self.tables))
         while open_parts and -open_parts[0][0] > self._floor:
-            if self.end_s is not None and time.monotonic() > self.end_s:
+            if self._is_over():
                 break
             _, _, part, program = heapq.heappop(open_parts)
             parts = part.halves()
@@ -110,6 +136,11 @@ class _Search:
             num_programs=self.num_programs,
         )
 
+    def _is_over(self) -> bool:
+        if self.max_relaxations is not None and self.num_relaxations >= self.max_relaxations:
+            return True
+        return self.end_s is not None and time.monotonic() > self.end_s
+
     @property
     def _floor(self) -> float:
         """What a network must beat to be ranked."""
@@ -119,6 +150,7 @@ class _Search:
         return worst + _TOLERANCE * abs(worst)
 
     def _open(self, open_parts: list[_Open], order: Iterator[int], part: Part) -> None:
+        self.on_part()
         program = make_program(self.tables, part, self.demand)
         bound, _ = relaxed(program)
         self.num_relaxations += 1
@@ -128,6 +160,7 @@ class _Search:
     def _solve_leaf(self, part: Part, program: Program) -> None:
         excluded: list[Floats] = []
         while True:
+            self.on_part()
             found = solve_program(program, self._floor, excluded)
             self.num_programs += 1
             if found is None:
@@ -139,8 +172,7 @@ class _Search:
 
     def _rank(self, architecture: Architecture) -> bool:
         """Takes the network in where it keeps the demand; whether it does."""
-        layers = self.tables.space.lower(architecture)
-        scored = score(layers, self.demand.rules)
+        scored = score(self.tables.lower(architecture), self.demand.rules)
         costs = network_costs(self.tables, architecture)
         # The program keeps rows to a tolerance; the network itself must keep them exactly.
         if any(costs[name] > limit for name, limit in self.demand.budgets.items()):

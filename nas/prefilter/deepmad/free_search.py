@@ -1,4 +1,11 @@
-"""Good networks of free widths: evolution of many at once, in islands that later meet.
+"""Good networks of free widths: uphill with fractions, a dive to whole numbers, and then two at a time.
+
+1. For every choice of kernels the relaxation is climbed from random starts.
+2. From the best of these, depths and inner widths are made whole one after the other, each to the multiples
+   around it, and what is still free climbs again: a beam of the best is kept. The other widths become whole
+   all at once, in every way around where they are.
+3. Of the whole networks the best are polished: any one or two of their numbers change at once, to the best of
+   all networks that keep the task, until none is better.
 
 A heuristic: what it finds keeps every limit but is not proved to be the best. `free_bound` says how far from
 the best it can be.
@@ -6,141 +13,170 @@ the best it can be.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil, floor
 
 import numpy as np
 
-from nas.prefilter.deepmad.free_widths import GENES, FreeNetworks, FreeTask, Ints
+from nas.prefilter.deepmad.free_relaxed import Relaxation, Relaxed
+from nas.prefilter.deepmad.free_widths import GENES, Floats, FreeNetworks, FreeTask, Ints
 from nas.prefilter.deepmad.score import Monotone
 
-_POPULATION = 512
-_OFFSPRING = 2048
-_MOST_ALIKE = 64
-"""Networks that stay whose first two stages are equally deep: between such depths lie wide valleys, and
-which are best shows only late.
-"""
-_STEPS = np.array([1, 1, 1, 2, 2, 3, 4, 6, 10])
-"""How far a width moves, in multiples of 8."""
+_NUM_KEPT = 512
+"""Networks handed on, the best of all that were looked at."""
+_NUM_POLISHED = 8
+_WIDTH_STEPS = (1, 2, 3, 5, 8)
+"""How far a width moves at once when polished, in multiples of 8."""
+_DEPTH_STEPS = (1, 2)
+_LEAST_GAIN = 1e-9
+"""Relative: what is no more is rounding."""
 
 
-def search_free(
-    task: FreeTask,
-    rng: np.random.Generator,
-    *,
-    generations: int,
-    islands: int = 6,
-    limit_s: float | None = None,
-) -> FreeNetworks:
+def search_free(task: FreeTask, rng: np.random.Generator, *, starts: int = 2, beam: int = 24) -> FreeNetworks:
     """The best networks found that keep the task, best first; none where it finds none that does.
 
-    Two thirds of the generations are spent on islands of their own, the rest on their best together.
+    `starts` are climbs for every choice of kernels, `beam` how many are kept on the way to whole numbers.
     """
-    end_s = None if limit_s is None else time.monotonic() + limit_s
-    alone = generations * 2 // (3 * islands)
-    each_s = None if limit_s is None else limit_s * 2 / (3 * islands)
-    settled = []
-    for _ in range(islands):
-        until = None if each_s is None else time.monotonic() + each_s
-        settled.append(_evolve(task, _seed(task, rng), rng, alone, until))
-    best = np.concatenate([codes[: _POPULATION // islands] for codes in settled])
-    return FreeNetworks(task, _evolve(task, best, rng, generations - alone * islands, end_s))
+    relaxations = {
+        kernels: Relaxation(task, kernels) for kernels in product(task.kernels, repeat=task.num_stages)
+    }
+    climbed = [
+        relaxation.climb(_start(task, rng), {}) for relaxation in relaxations.values() for _ in range(starts)
+    ]
+    dives = _best_dives([_Dive(relaxed) for relaxed in climbed if relaxed], beam)
+    for place in _order(task):
+        dives = _best_dives([deeper for dive in dives for deeper in _deeper(dive, place, relaxations)], beam)
+    whole = [_best(task, _kept(task, _rounded(dive)))[:1] for dive in dives]
+    codes = _best(task, np.concatenate([*whole, _kept(task, _smallest(task))]))
+    found = [codes]
+    for code in codes[:_NUM_POLISHED]:
+        # The neighbours on the way are networks too.
+        found += _polished(task, code)
+    return FreeNetworks(task, _best(task, np.concatenate(found))[:_NUM_KEPT])
 
 
-def _seed(task: FreeTask, rng: np.random.Generator) -> Ints:
-    """The smallest network: it keeps any task that can be kept by the least costs."""
-    smallest = [8]
-    for _ in range(task.num_stages):
-        smallest += [8, 8, task.kernels[0], 1]
-    wide = np.array([smallest] * _POPULATION, dtype=np.int64)
-    # Widths at random, narrow enough for any task of interest; what does not keep the task is dropped.
-    for stage in range(task.num_stages):
-        wide[1:, 1 + GENES * stage] = 8 * rng.integers(1, 24 * (stage + 1), size=_POPULATION - 1)
-        wide[1:, 2 + GENES * stage] = 8 * rng.integers(1, 8, size=_POPULATION - 1)
-    wide[1:, 0] = task.max_stem
-    return wide
+# Uphill, and down to whole numbers
 
 
-def _evolve(
-    task: FreeTask,
-    codes: Ints,
-    rng: np.random.Generator,
-    generations: int,
-    end_s: float | None,
-) -> Ints:
-    population = _survivors(task, _repaired(task, codes))
-    for _ in range(generations):
-        if end_s is not None and time.monotonic() > end_s:
-            break
-        # The better half has most of the children.
-        parents = (len(population) * rng.random(_OFFSPRING) ** 1.5).astype(np.int64)
-        children = _repaired(task, _mutated(task, population[parents], population, rng))
-        population = _survivors(task, np.concatenate([population, children]))
-    return population
+@dataclass(frozen=True)
+class _Dive:
+    """A relaxed network, and which of its numbers are whole for good."""
+
+    relaxed: Relaxed
+    held: Mapping[int, float] = field(default_factory=dict)
 
 
-def _survivors(task: FreeTask, codes: Ints) -> Ints:
-    codes = np.unique(codes, axis=0)
-    networks = FreeNetworks(task, codes)
-    kept = np.flatnonzero(_keeps(task, networks))
-    best = kept[np.argsort(-networks.objective[kept], kind="stable")]
-    survivors: Ints = codes[best[_rank_among_equals(codes[best][:, [GENES, 2 * GENES]]) < _MOST_ALIKE]]
-    return survivors[:_POPULATION]
+def _start(task: FreeTask, rng: np.random.Generator) -> Floats:
+    """A random network, narrow and shallow first; it need not keep the task."""
+    outs = np.sort(np.exp(rng.uniform(np.log(16), np.log(task.max_width / 2), task.num_stages)))
+    inners = outs / rng.uniform(2, task.max_narrowing, task.num_stages)
+    depths = 1 + rng.random(task.num_stages) * (np.array(task.max_depths) - 1) / 2
+    return np.concatenate([[task.max_stem], np.stack([outs, inners], axis=1).ravel(), depths])
 
 
-def _rank_among_equals(depths: Ints) -> Ints:
-    """For each row how many rows before it are the same."""
-    _, group = np.unique(depths, axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    ranks = np.empty(len(group), dtype=np.int64)
-    ranks[order] = np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
-    return ranks
+def _order(task: FreeTask) -> list[int]:
+    """Places of a relaxed network's depths and then inner widths: their whole values lie furthest apart."""
+    stages = range(task.num_stages)
+    return [*(1 + 2 * task.num_stages + stage for stage in stages), *(2 + 2 * stage for stage in stages)]
 
 
-def _keeps(task: FreeTask, networks: FreeNetworks) -> np.ndarray:
-    kept = networks.excess <= 1.0
-    gene = {Monotone.OUT: 0, Monotone.INNER: 1}.get(task.monotone)
-    if gene is not None:
-        widths = networks.codes[:, 1 + gene :: GENES]
-        kept &= (np.diff(widths, axis=1) >= 0).all(axis=1)
-    return kept
+def _deeper(dive: _Dive, place: int, relaxations: Mapping[tuple[int, ...], Relaxation]) -> Iterator[_Dive]:
+    """The dive with one more number whole: that below, and that above."""
+    numbers = dive.relaxed.numbers
+    step = 1.0 if place >= 1 + 2 * len(dive.relaxed.kernels) else 8.0
+    for whole in dict.fromkeys((floor(numbers[place] / step), ceil(numbers[place] / step))):
+        held = {**dive.held, place: step * max(1, whole)}
+        relaxed = relaxations[dive.relaxed.kernels].climb(numbers, held)
+        if relaxed:
+            yield _Dive(relaxed, held)
 
 
-def _mutated(task: FreeTask, parents: Ints, others: Ints, rng: np.random.Generator) -> Ints:
-    children = parents.copy()
-    count = len(children)
-    for _ in range(int(rng.integers(1, 5))):
-        column = rng.integers(children.shape[1], size=count)
-        gene = np.where(column == 0, 0, (column - 1) % GENES)
-        sign = rng.choice([-1, 1], size=count)
-        width = 8 * sign * rng.choice(_STEPS, size=count)
-        depth = sign * rng.choice([1, 1, 2, 3], size=count)
-        rows = np.arange(count)
-        old = children[rows, column]
-        kernel = rng.choice(task.kernels, size=count)
-        children[rows, column] = np.where(gene == 2, kernel, old + np.where(gene == 3, depth, width))
-        # Depth moved from one stage to another keeps most costs: a step that single changes cannot make.
-        moved = rng.random(count) < 0.25
-        giver, taker = rng.integers(task.num_stages, size=(2, count))
-        children[rows[moved], GENES * (1 + giver[moved])] -= 1
-        children[rows[moved], GENES * (1 + taker[moved])] += 1
-    crossed = rng.random(count) < 0.15
-    mates = others[rng.integers(len(others), size=count)]
-    cut = 1 + GENES * rng.integers(1, task.num_stages, size=count)
-    behind = np.arange(children.shape[1]) >= cut[:, None]
-    crossed_children: Ints = np.where(crossed[:, None] & behind, mates, children)
-    return crossed_children
+def _best_dives(dives: list[_Dive], count: int) -> list[_Dive]:
+    """The best of them, of those that are about the same one."""
+    distinct: dict[tuple[object, ...], _Dive] = {}
+    for dive in sorted(dives, key=lambda dive: -dive.relaxed.objective):
+        about = tuple(np.round(dive.relaxed.numbers, 1).tolist())
+        distinct.setdefault((dive.relaxed.kernels, about), dive)
+    return [*distinct.values()][:count]
 
 
-def _repaired(task: FreeTask, codes: Ints) -> Ints:
-    """Every number back into its range, in order: a stage's width depends on what it reads."""
-    codes[:, 0] = np.clip(codes[:, 0], 8, task.max_stem)
-    width = codes[:, 0]
-    for stage in range(task.num_stages):
-        start = 1 + GENES * stage
-        codes[:, start] = np.clip(codes[:, start], 8, np.minimum(task.max_growth * width, task.max_width))
-        width = codes[:, start]
-        narrowest = -(-width // (8 * task.max_narrowing)) * 8
-        codes[:, start + 1] = np.clip(codes[:, start + 1], narrowest, width)
-        codes[:, start + 3] = np.clip(codes[:, start + 3], 1, task.max_depths[stage])
+def _rounded(dive: _Dive) -> Ints:
+    """The networks around a dive whose depths and inner widths are whole: the other widths down or up."""
+    num_stages = len(dive.relaxed.kernels)
+    free = [0, *range(1, 1 + 2 * num_stages, 2)]
+    down = 8 * np.floor(dive.relaxed.numbers[free] / 8).astype(np.int64)
+    # One further down: where a limit is tight, a width gives way to the others.
+    shifts = np.array([*product((-8, 0, 8), repeat=len(free))])
+    codes = np.empty((len(shifts), 1 + GENES * num_stages), dtype=np.int64)
+    codes[:, [0, *range(1, codes.shape[1], GENES)]] = down + shifts
+    codes[:, 2::GENES] = [round(dive.held[2 + 2 * stage]) for stage in range(num_stages)]
+    codes[:, 3::GENES] = dive.relaxed.kernels
+    codes[:, 4::GENES] = [round(dive.held[1 + 2 * num_stages + stage]) for stage in range(num_stages)]
     return codes
+
+
+def _smallest(task: FreeTask) -> Ints:
+    """It keeps any task that can be kept by the least costs."""
+    return np.array([[8, *[8, 8, task.kernels[0], 1] * task.num_stages]])
+
+
+# Two numbers at a time
+
+
+def _polished(task: FreeTask, code: Ints) -> Iterator[Ints]:
+    """The networks around ever better ones, until none of these is better than the one in their midst."""
+    best = float(FreeNetworks(task, code[None]).objective[0])
+    while True:
+        around = _kept(task, _neighbours(task, code))
+        if not len(around):
+            return
+        yield around
+        objective = FreeNetworks(task, around).objective
+        if objective.max() <= best + _LEAST_GAIN * abs(best):
+            return
+        best, code = float(objective.max()), around[objective.argmax()]
+
+
+def _neighbours(task: FreeTask, code: Ints) -> Ints:
+    """All networks that differ in one or two numbers."""
+    changes = [(place, change) for place in range(len(code)) for change in _changes(task, code, place)]
+    moves = np.zeros((len(changes), len(code)), dtype=np.int64)
+    places = np.array([place for place, _ in changes])
+    moves[np.arange(len(changes)), places] = [change for _, change in changes]
+    first, second = np.triu_indices(len(changes), 1)
+    differ = places[first] != places[second]
+    around: Ints = code + np.concatenate([moves, moves[first[differ]] + moves[second[differ]]])
+    return around
+
+
+def _changes(task: FreeTask, code: Ints, place: int) -> list[int]:
+    gene = (place - 1) % GENES if place else 0
+    if gene == 2:
+        return [kernel - int(code[place]) for kernel in task.kernels if kernel != code[place]]
+    steps = _DEPTH_STEPS if gene == 3 else [8 * step for step in _WIDTH_STEPS]
+    return [sign * step for step in steps for sign in (1, -1)]
+
+
+def _best(task: FreeTask, codes: Ints) -> Ints:
+    """Each once, best first."""
+    distinct: Ints = np.unique(codes, axis=0)
+    return distinct[np.argsort(-FreeNetworks(task, distinct).objective, kind="stable")]
+
+
+def _kept(task: FreeTask, codes: Ints) -> Ints:
+    """Those that keep the task: its rules, its limits."""
+    reads, outs, inners = codes[:, :-GENES:GENES], codes[:, 1::GENES], codes[:, 2::GENES]
+    # The stem's width stands where an output width would.
+    reads = np.concatenate([codes[:, :1], outs[:, :-1]], axis=1)
+    depths = codes[:, 4::GENES]
+    kept = (codes[:, 0] >= 8) & (codes[:, 0] <= task.max_stem) & (outs <= task.max_width).all(axis=1)
+    kept &= ((outs <= task.max_growth * reads) & (inners <= outs) & (inners >= 8)).all(axis=1)
+    kept &= (outs <= task.max_narrowing * inners).all(axis=1)
+    kept &= ((depths >= 1) & (depths <= task.max_depths)).all(axis=1)
+    widths = {Monotone.OUT: outs, Monotone.INNER: inners}.get(task.monotone)
+    if widths is not None:
+        kept &= (np.diff(widths, axis=1) >= 0).all(axis=1)
+    within: Ints = codes[kept]
+    return within[FreeNetworks(task, within).excess <= 1.0]

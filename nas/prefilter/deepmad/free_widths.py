@@ -69,12 +69,12 @@ class FreeNetworks:
     """Encoded networks, shape (n, 1 + 4 · stages), with what is asked of them as arrays of shape (n,)."""
 
     task: FreeTask
-    codes: Ints
+    codes: Ints | Floats
+    """Fractions stand for networks that cannot be built: what a relaxation looks at."""
 
-    def column(self, stage: int, gene: int) -> Ints:
+    def column(self, stage: int, gene: int) -> Floats:
         """Gene of the stage, counted from 1, of every network."""
-        column: Ints = self.codes[:, 1 + GENES * (stage - 1) + gene]
-        return column
+        return self.codes[:, 1 + GENES * (stage - 1) + gene].astype(np.float64)
 
     @cached_property
     def objective(self) -> Floats:
@@ -83,14 +83,27 @@ class FreeNetworks:
         return self._entropy - penalty
 
     @cached_property
+    def ratios(self) -> Floats:
+        """FLOPs, parameters and effectiveness, each over its limit: shape (n, 3)."""
+        task = self.task
+        return np.stack(
+            [
+                self._flops / task.max_flops,
+                self._params / task.max_params,
+                self._effectiveness / task.max_effectiveness,
+            ],
+            axis=1,
+        )
+
+    @cached_property
     def excess(self) -> Floats:
-        """The largest ratio of a cost to its limit; at most 1 where all are kept."""
-        ratios = (self._flops / self.task.max_flops, self._params / self.task.max_params)
-        return np.maximum(np.maximum(*ratios), self._effectiveness / self.task.max_effectiveness)
+        """The largest of the ratios; at most 1 where all limits are kept."""
+        excess: Floats = self.ratios.max(axis=1)
+        return excess
 
     def structure(self, row: int) -> Structure:
         """One of the networks."""
-        code = self.codes[row].tolist()
+        code = [int(number) for number in self.codes[row].tolist()]
         stages = [Stage(kind=BlockKind.CONV, out_channels=code[0], kernel=3, stride=2)]
         for number, stride in enumerate(self.task.strides):
             out, inner, kernel, depth = code[1 + GENES * number : 1 + GENES * (number + 1)]
@@ -103,7 +116,7 @@ class FreeNetworks:
         return Structure(stages=tuple(stages), resolution_px=self.task.resolution_px)
 
     @property
-    def _depths(self) -> Ints:
+    def _depths(self) -> Ints | Floats:
         return self.codes[:, 4::GENES]
 
     @property
@@ -132,7 +145,7 @@ class FreeNetworks:
         entropy, effectiveness = np.zeros(len(width)), np.zeros(len(width))
         for stage in range(task.num_stages + 1):
             if stage > 0:
-                out, inner, kernel, depth = (self.column(stage, g).astype(np.float64) for g in range(GENES))
+                out, inner, kernel, depth = (self.column(stage, gene) for gene in range(GENES))
                 area_in, area = area, float(sides[stage] ** 2)
                 is_pooled = task.strides[stage - 1] > 1
                 more = depth - 1

@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.architecture import Architecture
 from nas.costs.batch import term_entries
 from nas.costs.count import layer_macs, layer_params, layer_size_bytes
 from nas.errors import InvalidRequestError, UnknownNameError
@@ -92,6 +93,12 @@ class ScoreTables:
     num_taps: int
     has_depthwise: bool
     """Whether its blocks are inverted residuals."""
+    num_classes: int
+    in_channels: int
+
+    def lower(self, architecture: Architecture) -> tuple[LayerSpec, ...]:
+        """The layers of one network, for the classes and channels that the tables are for."""
+        return self.space.lower(architecture, num_classes=self.num_classes, in_channels=self.in_channels)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -115,32 +122,46 @@ class ScoreTables:
 
 
 @lru_cache(maxsize=16)
-def known_tables(space: SearchSpace, cost_names: tuple[str, ...]) -> ScoreTables:
+def known_tables(
+    space: SearchSpace, cost_names: tuple[str, ...], num_classes: int, in_channels: int
+) -> ScoreTables:
     """The tables with costs of `BUDGET_NAMES`. A space is a value, so they are made once a process."""
-    return _make_tables(space, cost_names, {})
+    return _make_tables(space, cost_names, {}, num_classes, in_channels)
 
 
 def score_tables(
-    space: SearchSpace, cost_names: Sequence[str], own_costs: Mapping[str, LayerCost]
+    space: SearchSpace,
+    cost_names: Sequence[str],
+    own_costs: Mapping[str, LayerCost] | None = None,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
 ) -> ScoreTables:
-    """The tables with the named costs, some of them one's own.
+    """The tables with the named costs, some of them one's own; None takes the space's default.
 
     Raises UnknownNameError for a cost that is neither, InvalidRequestError for a space that has no blocks.
     """
-    unknown = [name for name in cost_names if name not in BUDGET_NAMES and name not in own_costs]
+    own = own_costs or {}
+    classes = space.default_classes if num_classes is None else num_classes
+    channels = space.default_channels if in_channels is None else in_channels
+    unknown = [name for name in cost_names if name not in BUDGET_NAMES and name not in own]
     if unknown:
-        allowed = ", ".join((*BUDGET_NAMES, *own_costs))
+        allowed = ", ".join((*BUDGET_NAMES, *own))
         raise UnknownNameError(
             f"cost '{unknown[0]}' is no sum over layers that is known here; allowed: {allowed}; "
             "give a table for it or leave its budget out"
         )
-    if any(name in own_costs for name in cost_names):
-        return _make_tables(space, tuple(cost_names), own_costs)
-    return known_tables(space, tuple(cost_names))
+    if any(name in own for name in cost_names):
+        return _make_tables(space, tuple(cost_names), own, classes, channels)
+    return known_tables(space, tuple(cost_names), classes, channels)
 
 
 def _make_tables(
-    space: SearchSpace, cost_names: tuple[str, ...], own_costs: Mapping[str, LayerCost]
+    space: SearchSpace,
+    cost_names: tuple[str, ...],
+    own_costs: Mapping[str, LayerCost],
+    num_classes: int,
+    in_channels: int,
 ) -> ScoreTables:
     largest = trace_backbone(space.lower(space.largest()))
     num_taps = len(largest.taps)
@@ -163,15 +184,15 @@ def _make_tables(
         ]
 
     terms = space.cost_terms()
-    filled = term_entries(
-        space, terms, entries_of, num_classes=space.default_classes, in_channels=space.default_channels
-    )
+    filled = term_entries(space, terms, entries_of, num_classes=num_classes, in_channels=in_channels)
     options = {decision.name: decision.options for decision in space.decisions}
     tables = []
     for term, entries in zip(terms, filled, strict=True):
         ordered = [entries[c] for c in product(*(options[name] for name in term.decisions))]
         tables.append(_table(term, ordered, tuple(len(options[d]) for d in term.decisions), num_taps))
-    return ScoreTables(space, tuple(tables), cost_names, num_taps, largest.has_depthwise)
+    return ScoreTables(
+        space, tuple(tables), cost_names, num_taps, largest.has_depthwise, num_classes, in_channels
+    )
 
 
 def _add_backbone(
