@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from nas.prefilter.deepmad import Demand, backbone_params, cut_options, deepmad_flops, score, solve
+from nas.prefilter.deepmad.correlation import agreement
 from nas.prefilter.deepmad.free_bound import certify, multipliers_near
 from nas.prefilter.deepmad.free_search import search_free
 from nas.prefilter.deepmad.free_widths import FreeTask
@@ -44,16 +47,19 @@ class Seconds:
 def main(arguments: Sequence[str]) -> None:
     """Seconds and results; what is found is scored and counted anew by its lowering."""
     parser = argparse.ArgumentParser(prog="bench deepmad")
-    parser.add_argument("--part", choices=("all", "space", "free"), default="all")
+    parser.add_argument("--part", choices=("all", "space", "free", "published"), default="all")
+    parser.add_argument("--data", type=Path, help="Folder of the data; where published accuracies are.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--starts", type=int, default=2)
-    parser.add_argument("--beam", type=int, default=24)
+    parser.add_argument("--beam", type=int, default=16)
     parser.add_argument("--evaluations", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    if options.part != "free":
+    if options.part in ("all", "space"):
         _discrete(options.repeats)
-    if options.part == "space":
+    if options.part == "published":
+        _published(options.data)
+    if options.part in ("space", "published"):
         return
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         rows = [
@@ -89,6 +95,24 @@ def _discrete(repeats: int) -> None:
             f"  options within {1 - KEPT:.0%} of the best: {left} of {total}, "
             f"log-size {cut.log_size_before:.2f} to {cut.log_size_after:.2f}, {taken}"
         )
+
+
+def _published(data: Path) -> None:
+    """How the objective goes with accuracies that others measured on their supernet."""
+    space = SPACES[SPACE]
+    rows = pq.read_table(data / "ofa_mbv3" / "published_evaluations.parquet").to_pylist()
+    networks = [space.parse({field: row[field] for field in ("ks", "e", "d", "r")}) for row in rows]
+    objectives = np.array([score(space.lower(network)).objective for network in networks])
+    found = agreement(
+        objectives,
+        np.array([row["top1"] for row in rows]),
+        np.array([float(row["macs"]) for row in rows]),
+        np.random.default_rng(0),
+    )
+    for name in ("spearman", "spearman_given_macs"):
+        correlation = getattr(found, name)
+        low, high = correlation.interval_95
+        print(f"{len(rows)} published networks, {name}: {correlation.value:.3f} ({low:.3f} to {high:.3f})")
 
 
 def _free(name: str, starts: int, beam: int, evaluations: int, seed: int) -> str:

@@ -34,7 +34,7 @@ _LEAST_GAIN = 1e-9
 """Relative: what is no more is rounding."""
 
 
-def search_free(task: FreeTask, rng: np.random.Generator, *, starts: int = 2, beam: int = 24) -> FreeNetworks:
+def search_free(task: FreeTask, rng: np.random.Generator, *, starts: int = 2, beam: int = 16) -> FreeNetworks:
     """The best networks found that keep the task, best first; none where it finds none that does.
 
     `starts` are climbs for every choice of kernels, `beam` how many are kept on the way to whole numbers.
