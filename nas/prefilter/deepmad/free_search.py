@@ -30,6 +30,8 @@ _NUM_POLISHED = 8
 _WIDTH_STEPS = (1, 2, 3, 5, 8)
 """How far a width moves at once when polished, in multiples of 8."""
 _DEPTH_STEPS = (1, 2)
+_BEYOND = 1e9
+"""Above every objective."""
 _LEAST_GAIN = 1e-9
 """Relative: what is no more is rounding."""
 
@@ -47,14 +49,17 @@ def search_free(task: FreeTask, rng: np.random.Generator, *, starts: int = 2, be
     ]
     dives = _best_dives([_Dive(relaxed) for relaxed in climbed if relaxed], beam)
     for place in _order(task):
-        dives = _best_dives([deeper for dive in dives for deeper in _deeper(dive, place, relaxations)], beam)
-    whole = [_best(task, _kept(task, _rounded(dive)))[:1] for dive in dives]
-    codes = _best(task, np.concatenate([*whole, _kept(task, _smallest(task))]))
+        deeper = _best_dives([d for dive in dives for d in _deeper(dive, place, relaxations)], beam)
+        # Where no whole value keeps every limit, the number is rounded at the end.
+        dives = deeper or dives
+    whole = [_best(task, _ruled(task, _rounded(dive)))[:1] for dive in dives]
+    codes = _best(task, np.concatenate([*whole, _smallest(task)]))
     found = [codes]
     for code in codes[:_NUM_POLISHED]:
         # The neighbours on the way are networks too.
         found += _polished(task, code)
-    return FreeNetworks(task, _best(task, np.concatenate(found))[:_NUM_KEPT])
+    best = _best(task, np.concatenate(found))
+    return FreeNetworks(task, best[FreeNetworks(task, best).excess <= 1.0][:_NUM_KEPT])
 
 
 # Uphill, and down to whole numbers
@@ -111,9 +116,9 @@ def _rounded(dive: _Dive) -> Ints:
     shifts = np.array([*product((-8, 0, 8), repeat=len(free))])
     codes = np.empty((len(shifts), 1 + GENES * num_stages), dtype=np.int64)
     codes[:, [0, *range(1, codes.shape[1], GENES)]] = down + shifts
-    codes[:, 2::GENES] = [round(dive.held[2 + 2 * stage]) for stage in range(num_stages)]
+    codes[:, 2::GENES] = 8 * np.maximum(1, np.round(dive.relaxed.numbers[2 : 1 + 2 * num_stages : 2] / 8))
     codes[:, 3::GENES] = dive.relaxed.kernels
-    codes[:, 4::GENES] = [round(dive.held[1 + 2 * num_stages + stage]) for stage in range(num_stages)]
+    codes[:, 4::GENES] = np.round(dive.relaxed.numbers[1 + 2 * num_stages :])
     return codes
 
 
@@ -127,16 +132,14 @@ def _smallest(task: FreeTask) -> Ints:
 
 def _polished(task: FreeTask, code: Ints) -> Iterator[Ints]:
     """The networks around ever better ones, until none of these is better than the one in their midst."""
-    best = float(FreeNetworks(task, code[None]).objective[0])
+    best = float(_merit(task, code[None])[0])
     while True:
-        around = _kept(task, _neighbours(task, code))
-        if not len(around):
-            return
+        around = _ruled(task, _neighbours(task, code))
         yield around
-        objective = FreeNetworks(task, around).objective
-        if objective.max() <= best + _LEAST_GAIN * abs(best):
+        merit = _merit(task, around)
+        if merit.max(initial=-np.inf) <= best + _LEAST_GAIN * abs(best):
             return
-        best, code = float(objective.max()), around[objective.argmax()]
+        best, code = float(merit.max()), around[merit.argmax()]
 
 
 def _neighbours(task: FreeTask, code: Ints) -> Ints:
@@ -162,11 +165,17 @@ def _changes(task: FreeTask, code: Ints, place: int) -> list[int]:
 def _best(task: FreeTask, codes: Ints) -> Ints:
     """Each once, best first."""
     distinct: Ints = np.unique(codes, axis=0)
-    return distinct[np.argsort(-FreeNetworks(task, distinct).objective, kind="stable")]
+    return distinct[np.argsort(-_merit(task, distinct), kind="stable")]
 
 
-def _kept(task: FreeTask, codes: Ints) -> Ints:
-    """Those that keep the task: its rules, its limits."""
+def _merit(task: FreeTask, codes: Ints) -> Floats:
+    """The objective; of networks beyond a limit below all others, the further beyond the lower."""
+    networks = FreeNetworks(task, codes)
+    return np.where(networks.excess > 1.0, -_BEYOND * networks.excess, networks.objective)
+
+
+def _ruled(task: FreeTask, codes: Ints) -> Ints:
+    """Those that keep the task's rules, whether or not its limits."""
     reads, outs, inners = codes[:, :-GENES:GENES], codes[:, 1::GENES], codes[:, 2::GENES]
     # The stem's width stands where an output width would.
     reads = np.concatenate([codes[:, :1], outs[:, :-1]], axis=1)
@@ -178,5 +187,5 @@ def _kept(task: FreeTask, codes: Ints) -> Ints:
     widths = {Monotone.OUT: outs, Monotone.INNER: inners}.get(task.monotone)
     if widths is not None:
         kept &= (np.diff(widths, axis=1) >= 0).all(axis=1)
-    within: Ints = codes[kept]
-    return within[FreeNetworks(task, within).excess <= 1.0]
+    ruled: Ints = codes[kept]
+    return ruled
