@@ -15,6 +15,7 @@ from api.openapi import build_openapi
 from api.problems import install_problem_handlers
 from api.routes import (
     datasets,
+    devices,
     evaluation_batches,
     frontiers,
     health,
@@ -25,6 +26,7 @@ from api.routes import (
     supernets,
     uploads,
     verifications,
+    work_files,
 )
 from api.services import Services
 from api.settings import ApiSettings
@@ -41,6 +43,8 @@ _RESOURCES = (
     searches,
     subnets,
     verifications,
+    devices,
+    work_files,
     jobs,
 )
 

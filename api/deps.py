@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from sqlalchemy.orm import Session
 
 from api.creation import Creation
+from api.schemas.devices import DEVICE_NAME
 from api.services import Services
 from nas.store.artifacts import ArtifactStore
 from nas.store.jobs import JobQueue
@@ -68,4 +69,8 @@ IfNoneMatch = Annotated[
 ]
 SupernetFilter = Annotated[
     str | None, Query(pattern=r"^[a-z]+_[a-z0-9]{1,64}$", description="Only those of this supernet.")
+]
+DeviceQuery = Annotated[
+    str | None,
+    Query(pattern=DEVICE_NAME, description="Whose latencies to show, to bound and to lower; predicted."),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from api.problems import ProblemError, field_error
@@ -32,7 +33,9 @@ def warm_certificates(services: Services) -> None:
 
 def certificate_of(services: Services, supernet: TrainedSupernet, bounds: Bounds) -> Certificate:
     """Whether a network keeps the bounds, as far as that is found in time."""
-    return services.certificates.certify(FeasibleRegion(supernet.costs, bounds))
+    # Without what it has looked up already: that is made in the process, and too long to be sent there.
+    costs = supernet.costs if supernet.device is None else replace(supernet.device.costs)
+    return services.certificates.certify(FeasibleRegion(costs, bounds))
 
 
 def refuse_infeasible(services: Services, supernet: TrainedSupernet, bounds: Bounds) -> None:
@@ -55,6 +58,7 @@ def remedy_of(supernet: TrainedSupernet, answer: Certificate) -> Remedy:
             architecture=network.to_json(),
             architecture_key=network.key,
             costs=Costs(**supernet.costs_of(network)),
+            latency_ms=None if supernet.device is None else supernet.device.of_networks([network])[0],
         ),
         relax={field_of(name): bound for name, bound in relief.relax.items()},
         relax_alone={field_of(name): bound for name, bound in relief.relax_alone.items()},

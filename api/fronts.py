@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from api.latency import DeviceLatency
 from nas.costs import COST_NAMES
+from nas.devices.device import LATENCY
 from nas.front_probability import front_probabilities
 from nas.pareto import Objective, normalise, pareto_front
 from nas.search.settings import ACCURACY
@@ -54,7 +56,9 @@ def figures_of_columns(columns: EvaluationColumns) -> Figures:
     return {ACCURACY.name: columns.accuracy, **{name: getattr(columns, name) for name in COST_NAMES}}
 
 
-def figures_of_rows(rows: Sequence[EvaluationRow]) -> Figures:
-    """Accuracy and costs by name."""
+def figures_of_rows(rows: Sequence[EvaluationRow], latency: DeviceLatency | None = None) -> Figures:
+    """Accuracy and costs by name, the latency among them where a device was named."""
     costs = {name: np.array([getattr(row, name) for row in rows]) for name in COST_NAMES}
+    if latency is not None:
+        costs[LATENCY] = np.array([figure.value for figure in latency.of_rows(rows)])
     return {ACCURACY.name: np.array([row.num_correct / row.num_images for row in rows]), **costs}

@@ -10,6 +10,7 @@ import numpy as np
 from api.trained import TrainedSupernet
 from nas.architecture import Architecture
 from nas.costs import COST_NAMES, costs
+from nas.devices.device import LATENCY
 from nas.search.constraints import Bounds
 from nas.search.cost_model import Costs
 from nas.store.evaluation_batches import GivenNetwork
@@ -27,11 +28,16 @@ def given_networks(
         for number, description in enumerate(descriptions)
     ]
     columns = _costs(supernet, architectures)
+    latencies: list[float | None] = [None] * len(architectures)
+    if supernet.device is not None:
+        predicted = supernet.device.predict_ms(supernet.costs.space.encode(architectures))
+        latencies, columns = predicted.tolist(), {**columns, LATENCY: predicted}
     holds = np.broadcast_to(bounds.holds(columns), len(architectures))
     return [
         GivenNetwork(
             architecture=architecture,
-            costs={name: int(column[number]) for name, column in columns.items()},
+            costs={name: int(columns[name][number]) for name in COST_NAMES},
+            latency_ms=latencies[number],
             is_infeasible=not holds[number],
         )
         for number, architecture in enumerate(architectures)

@@ -11,6 +11,7 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "conflict": "The resource is in a state that does not allow this.",
     "database-unavailable": "The database does not answer just now; Retry-After tells when to try again.",
     "dataset-not-ready": "The data set's import did not succeed.",
+    "device-not-ready": "Nothing predicts latencies on the device for the networks asked about.",
     "digest-mismatch": "The bytes that came are not those that Content-Digest promised.",
     "empty-upload": "The body of an upload is empty.",
     "idempotency-conflict": "The Idempotency-Key was used with another body.",
@@ -19,6 +20,7 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "internal-error": "A defect of this service.",
     "invalid-host": "The Host header names no loopback address.",
     "invalid-json": "The body is no plain JSON.",
+    "invalid-lines": "The body is no latency table, or not what a probe wrote; the detail names the lines.",
     "invalid-request": "A field, parameter or header has an impossible value; `errors` names each.",
     "method-not-allowed": "The path has other methods; Allow lists them.",
     "no-network-within-bounds": "Nothing measured keeps them; `nearest` does best, and needs `relax`.",
@@ -30,10 +32,12 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "subnet-not-ready": "The subnet's bundle is not published.",
     "supernet-not-ready": "The supernet is not trained, or nothing of it is measured yet.",
     "unknown-architecture": "The description names no network of the space.",
+    "unknown-device": "There is no such device; those there are, are listed.",
     "unknown-name": "A name is not in its closed list.",
     "unknown-search-space": "There is no such search space; those there are, are listed.",
     "unsupported-media-type": "The body is not of a media type that the call takes.",
     "upload-cut": "The connection ended before the body did.",
+    "work-file-not-ready": "The work file is not made yet.",
 }
 
 

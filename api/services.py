@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from api.certificates import CertificateProcesses
+from api.known import KnownNetworks
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
@@ -19,6 +20,8 @@ class Services:
     artifacts: ArtifactStore
     max_upload_bytes: int
     certificates: CertificateProcesses = field(default_factory=CertificateProcesses)
+    known: KnownNetworks = field(default_factory=KnownNetworks)
+    """What answers by latency are found among."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from api.latency import DeviceLatency
 from api.schemas.evaluations import describe_trial
+from nas.devices.device import LATENCY
 from nas.search.constraints import cost_of
 from nas.search.optuna_journal import StudyTrial, study_lines, trial_line
 from nas.search.settings import ACCURACY, parse_objectives
@@ -22,14 +24,17 @@ _NOTED = (
     "round",
     "origin",
     "is_reused",
+    "latency_ms",
     "accuracy_val",
     "predicted_accuracy_val",
 )
 """Of a trial as answers show it, what its parameters and values do not tell."""
 
 
-def optuna_journal(database: Database, search: SearchRow, space: SearchSpace) -> Iterator[str]:
-    """The file's lines.
+def optuna_journal(
+    database: Database, search: SearchRow, space: SearchSpace, latency: DeviceLatency | None
+) -> Iterator[str]:
+    """The file's lines; `latency` is what predicts for the search, where it has a device.
 
     Trials are read in pages, each in a transaction of its own: none is held for a slow reader. They are never
     changed and come in the order of their numbers, so pages fit together while the search runs.
@@ -42,16 +47,21 @@ def optuna_journal(database: Database, search: SearchRow, space: SearchSpace) ->
         with database.session() as session:
             page = searches.trials(session, search.id, page_size=_PAGE_SIZE, after_number=last)
         for found in page:
-            yield trial_line(space, objectives, _trial(search, space, found))
+            yield trial_line(space, objectives, _trial(search, space, latency, found))
         if len(page) < _PAGE_SIZE:
             return
         last = page[-1].trial.number
 
 
-def _trial(search: SearchRow, space: SearchSpace, found: TrialWithEvaluation) -> StudyTrial:
+def _trial(
+    search: SearchRow, space: SearchSpace, latency: DeviceLatency | None, found: TrialWithEvaluation
+) -> StudyTrial:
     row = found.evaluation
-    shown = describe_trial(found, search.proposer).model_dump(mode="json")
+    predicted = None if latency is None else latency.of_rows([row])[0]
+    shown = describe_trial(found, search.proposer, predicted).model_dump(mode="json")
     figures = {**shown["costs"], ACCURACY.name: row.num_correct / row.num_images}
+    if predicted is not None:
+        figures[LATENCY] = predicted.value
     # What was measured before the search took it no time.
     lasted = timedelta(seconds=0 if found.trial.is_reused else row.duration_s)
     return StudyTrial(

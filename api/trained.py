@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from api.latency import DeviceLatency, latency_on
 from api.problems import ProblemError, invalid_field
 from nas.architecture import Architecture
 from nas.costs import costs
+from nas.devices.device import LATENCY
 from nas.errors import InvalidArchitectureError, InvalidRequestError
 from nas.job import JobState
-from nas.search.constraints import Bounds
-from nas.search.cost_model import LoweredCosts, SpaceCosts
+from nas.search.constraints import Bounds, field_of
+from nas.search.cost_model import CostModel, LoweredCosts, SpaceCosts
 from nas.store import datasets, supernets
 from nas.store.evaluations import EvaluationProtocol
 from nas.trial import Split
@@ -28,21 +30,36 @@ class TrainedSupernet:
     costs: SpaceCosts
     protocol: EvaluationProtocol
     """On all of val: what drives searches and makes frontiers."""
+    device: DeviceLatency | None = None
+    """The device that was asked about, whose `latency_ms` is then one of the costs."""
 
     @property
     def id(self) -> str:
         """Its name in the service."""
         return self.protocol.supernet_id
 
+    @property
+    def cost_model(self) -> CostModel:
+        """Every cost that can be bounded or lowered."""
+        return self.costs if self.device is None else self.device.costs
+
+    def on_device(self, session: Session, name: str | None) -> TrainedSupernet:
+        """With the latencies of the device of this name; ProblemError where nothing predicts them."""
+        return self if name is None else replace(self, device=latency_on(session, self.costs, name))
+
     def parse_bounds(self, fields: Mapping[str, Any], *, prefix: str = "") -> Bounds:
         """The bounds of a request; ProblemError names the field below `prefix`."""
         given: dict[str, float] = {}
         for name, value in fields.items():
+            if name == field_of(LATENCY) and self.device is None:
+                message = f"{name} is of a device; name one as `device`, or leave it out"
+                raise invalid_field(f"{prefix}{name}", value, message)
             try:
-                given |= Bounds.parse({name: value}, self._lowered).to_fields()
+                model = self.cost_model if name == field_of(LATENCY) else self._lowered
+                given |= Bounds.parse({name: value}, model).to_fields()
             except InvalidRequestError as error:
                 raise invalid_field(f"{prefix}{name}", value, str(error)) from error
-        return Bounds.parse(given, self._lowered)
+        return Bounds.parse(given, self.cost_model)
 
     def costs_of(self, network: Architecture) -> dict[str, int]:
         """What the network costs, by name."""

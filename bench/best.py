@@ -22,6 +22,7 @@ import numpy as np
 import psycopg
 from sqlalchemy import select, update
 
+from bench.best_latency import measure_latency_answers
 from nas.costs import COST_NAMES, batch_costs
 from nas.pareto import _is_on_front_by_blocks
 from nas.space import SearchSpace
@@ -39,7 +40,7 @@ NUM_CLASSES = 10
 CALIBRATION = "train[:2000]/250"
 COPIED = (
     "supernet_id checkpoint architecture_key architecture split num_images calibration num_correct "
-    "per_class_correct per_class_images correct_bitmap duration_s is_superseded " + " ".join(COST_NAMES)
+    "per_class_correct per_class_images correct_bitmap duration_s is_superseded code " + " ".join(COST_NAMES)
 ).split()
 CONTENTS = DatasetContents(
     fingerprint="f" * 64,
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--evaluations", type=int, default=1_000_000)
     parser.add_argument("--space", default="micro", choices=SPACES)
     parser.add_argument("--requests", type=int, default=200, help="so many of each kind")
+    parser.add_argument("--latency-only", action="store_true", help="answers by latency alone")
     options = parser.parse_args(arguments)
     with _scratch_database() as url:
         database = Database(url)
@@ -80,10 +82,16 @@ def main(arguments: Sequence[str]) -> None:
             f"{options.evaluations:,} evaluations of {options.space}, {num_candidates:,} of them candidates; "
             f"filled in {time.perf_counter() - started:.0f} s"
         )
-        _measure_reading_all(database, protocol)
-        _measure_recording(database, protocol, SPACES[options.space], num=options.requests)
+        if not options.latency_only:
+            _measure_reading_all(database, protocol)
+            _measure_recording(database, protocol, SPACES[options.space], num=options.requests)
         with _api(url) as http:
-            _measure_answers(http, protocol.supernet_id, costs, num=options.requests)
+            if not options.latency_only:
+                _measure_answers(http, protocol.supernet_id, costs, num=options.requests)
+            _wait_for(http, f"/v1/supernets/{protocol.supernet_id}/best")
+            measure_latency_answers(
+                http, database, protocol, SPACES[options.space], num_classes=NUM_CLASSES, num=options.requests
+            )
         database.dispose()
 
 
@@ -163,6 +171,7 @@ def _fill(
                         bitmap,
                         1.0,
                         superseded,
+                        bytes(code),
                         *four,
                     ]
                 )

@@ -10,6 +10,7 @@ import click
 
 from nas.commands.best import best
 from nas.commands.dataset import dataset
+from nas.commands.device import device
 from nas.commands.doctor import doctor
 from nas.commands.evaluation import evaluation
 from nas.commands.exits import Exit, told
@@ -41,6 +42,7 @@ for _command in (
     best,
     verify,
     subnet,
+    device,
     upload,
     job,
     space,

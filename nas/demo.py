@@ -127,6 +127,10 @@ class Demo:
             chosen[point["architecture_key"]] = point
         bound = largest["macs"] // 2
         self._say(f"   ask yourself: curl '{url}/v1/supernets/{supernet.id}/best?max_macs={bound}'")
+        self._say(
+            f"   in milliseconds: nas device probe --supernet {supernet.id} measures this machine; then "
+            f"nas best {supernet.id} --device host --max-latency-ms 0.1"
+        )
         return list(chosen.values())
 
     def _specialise(self, chosen: Sequence[Point]) -> dict[int, Subnet]:

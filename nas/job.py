@@ -19,6 +19,8 @@ class JobKind(StrEnum):
     SPECIALISE = "specialise"
     EVALUATE = "evaluate"
     VERIFY = "verify"
+    MAKE_WORK_FILE = "make_work_file"
+    FIT_LATENCY = "fit_latency"
 
 
 class JobState(StrEnum):
@@ -77,7 +79,7 @@ class Job:
     state_reason: str | None
     spec: dict[str, Any]
     resource_id: str
-    """The data set, supernet, search, subnet, evaluation batch or verification this job makes."""
+    """The data set, supernet, search, subnet or other resource that this job makes."""
     attempt: int
     """How many workers have claimed it."""
     progress: Progress | None

@@ -22,6 +22,7 @@ from typing import IO
 import httpx
 
 from nas.errors import NasError
+from nas.host_device import add_host
 from nas.store.database import migrate
 from nas.store.embedded import EmbeddedPostgres
 
@@ -132,6 +133,7 @@ def _serve(
             family.add("api", [sys.executable, "-m", "api"], environment)
             family.add("worker", [sys.executable, "-m", "workers"], environment)
             _await_ready(url, family, stop)
+            add_host(url)
             say(f"serving on {url} (documentation: {url}/docs; logs: {family.logs})")
             return _watch(family, postgres, _Working(work, url), stop, say)
         finally:

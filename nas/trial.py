@@ -24,7 +24,7 @@ class Provenance(StrEnum):
     COUNTED = "counted"
     """Read off the layers; exact."""
     PREDICTED = "predicted"
-    """Expected by a model that learned from others; it names the model."""
+    """Said by a model that learned from others; it names the model, and its error where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

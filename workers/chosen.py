@@ -65,7 +65,8 @@ class ChosenNetwork:
     def record(self, session: Session, evaluation: Evaluation) -> tuple[int, bool]:
         """The evaluation's row, and whether it is new."""
         costs = self._trained.costs(self.architecture)
-        return evaluations.record(session, self._trained.row.id, evaluation, costs)
+        code = self._trained.code(self.architecture)
+        return evaluations.record(session, self._trained.row.id, evaluation, costs, code=code)
 
     @property
     def _statistics_id(self) -> str:

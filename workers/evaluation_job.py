@@ -87,7 +87,10 @@ class _Recorder:
         architecture = evaluation.architecture
         with self._context.transaction() as session:
             costs = self._trained.costs(architecture)
-            evaluation_id, is_new = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            code = self._trained.code(architecture)
+            evaluation_id, is_new = evaluations.record(
+                session, self._trained.row.id, evaluation, costs, code=code
+            )
             evaluation_batches.link(
                 session, self._batch_id, architecture.key, evaluation_id, is_reused=not is_new
             )

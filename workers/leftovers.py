@@ -20,13 +20,14 @@ from sqlalchemy.orm import Session
 from nas.errors import ArtifactError
 from nas.job import JobKind, JobState
 from nas.scratch import is_scratch, remove_abandoned
-from nas.store import datasets, discards, subnets, supernets, verifications
+from nas.store import datasets, discards, subnets, supernets, verifications, work_files
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.deletion import SUPERNET, VERIFICATION, ResourceKind, folder_of
 from nas.store.jobs import JobQueue
 from supernet.training.checkpoint import newest_readable
 from workers.datasets import CACHES
+from workers.latency_jobs import WORK_FILES
 from workers.training_job import CHECKPOINTS
 from workers.verify_job import VERIFICATIONS
 
@@ -49,6 +50,7 @@ class Leftovers:
         self._checkpoints = home / CHECKPOINTS
         self._verifications = home / VERIFICATIONS
         self._caches = home / CACHES
+        self._work_files = home / WORK_FILES
         self._has_looked = False
 
     def remove(self) -> None:
@@ -56,6 +58,7 @@ class Leftovers:
         within_s = _LATER_LOOKS_S if self._has_looked else None
         self._remove_attempts(JobKind.IMPORT_DATASET, "datasets", datasets.published_uris, within_s)
         self._remove_attempts(JobKind.SPECIALISE, "subnets", subnets.published_uris, within_s)
+        self._remove_attempts(JobKind.MAKE_WORK_FILE, "work-files", work_files.published_uris, within_s)
         self._remove_attempts(JobKind.TRAIN, "supernets", supernets.published_uris, within_s)
         self._remove_attempts(JobKind.VERIFY, VERIFICATIONS, verifications.published_uris, within_s)
         within = None if within_s is None else timedelta(seconds=within_s)
@@ -141,7 +144,7 @@ class Leftovers:
 
     def _remove_scratch(self) -> None:
         """What killed workers left of uploads, archives, bundles and splits on their way."""
-        for place in (None, self._caches):
+        for place in (None, self._caches, self._work_files):
             remove_abandoned(place)
 
 

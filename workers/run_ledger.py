@@ -40,7 +40,13 @@ class RunLedger:
         """A row for the evaluation, and the run's own."""
         costs = self._trained.costs(measured.evaluation.architecture)
         with self._context.transaction() as session:
-            evaluation_id, _ = evaluations.record(session, self._row.supernet_id, measured.evaluation, costs)
+            evaluation_id, _ = evaluations.record(
+                session,
+                self._row.supernet_id,
+                measured.evaluation,
+                costs,
+                code=self._trained.code(measured.evaluation.architecture),
+            )
             verifications.record_run(
                 session,
                 self._row.id,

@@ -11,13 +11,14 @@ import torch
 from sqlalchemy.orm import Session
 
 from nas.architecture import Architecture
+from nas.devices.latency_costs import DeviceCosts, networks_of
 from nas.errors import InvalidRequestError
 from nas.job import Job
 from nas.pareto import Objective, normalise
 from nas.ports import Evaluator
 from nas.prefilter.certificate import Verdict, certify
 from nas.search.constraints import Bounds
-from nas.search.cost_model import SpaceCosts
+from nas.search.cost_model import CostModel, SpaceCosts
 from nas.search.forecasts import forecast_report, is_forecast
 from nas.search.loop import SearchLoop
 from nas.search.proposers import make_proposer
@@ -27,6 +28,7 @@ from nas.search.settings import ACCURACY, ProposerName, SearchSettings, parse_ob
 from nas.store import evaluations, searches, supernets
 from nas.store.database import Database
 from nas.store.jobs import JobQueue, add_event
+from nas.store.latency import read_model, source_of
 from nas.store.tables import SearchRow
 from nas.trial import Evaluation
 from supernet.device import CPU, take_device
@@ -63,7 +65,8 @@ class SearchJob:
             row = searches.get(session, job.resource_id).row
             trained = describe_supernet(session, supernets.get(session, row.supernet_id).row)
             inherited = _inherited(session, row, trained)
-        region = _region(row, trained)
+            costs = _costs(session, row, trained)
+        region = _region(row, costs)
         loop_settings = _settings(row)
         loop = SearchLoop[Evaluation](
             region=region,
@@ -221,7 +224,10 @@ class _Recorder:
         architecture = evaluation.architecture
         with self._context.transaction() as session:
             costs = self._trained.costs(architecture)
-            evaluation_id, is_new = evaluations.record(session, self._trained.row.id, evaluation, costs)
+            code = self._trained.code(architecture)
+            evaluation_id, is_new = evaluations.record(
+                session, self._trained.row.id, evaluation, costs, code=code
+            )
             if not is_new:
                 # Another search was quicker. Its row is what this one, resumed, would be told.
                 row = evaluations.get(session, evaluation_id)
@@ -235,12 +241,20 @@ class _Recorder:
         self._context.report("search", self._num_done, self._num_trials)
 
 
-def _region(row: SearchRow, trained: TrainedSupernet) -> FeasibleRegion:
-    costs = SpaceCosts(
+def _costs(session: Session, row: SearchRow, trained: TrainedSupernet) -> CostModel:
+    """Exact ones, and the latency on its device, by what predicted it when the search was made."""
+    exact = SpaceCosts(
         space=trained.space,
         num_classes=trained.description.num_classes,
         in_channels=trained.description.in_channels,
     )
+    source = source_of(row)
+    if source is None:
+        return exact
+    return DeviceCosts(exact=exact, model=read_model(session, source, networks_of(exact)))
+
+
+def _region(row: SearchRow, costs: CostModel) -> FeasibleRegion:
     region = FeasibleRegion(costs, Bounds.parse(row.constraints, costs))
     answer = certify(region, limit_s=_CERTIFICATE_S)
     if answer.verdict is Verdict.INFEASIBLE:

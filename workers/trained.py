@@ -11,6 +11,7 @@ from nas.costs import costs
 from nas.errors import ConflictError
 from nas.space import SearchSpace
 from nas.store import datasets
+from nas.store.evaluation_columns import packed_code
 from nas.store.evaluations import EvaluationProtocol
 from nas.store.tables import SupernetRow
 from nas.trial import Split
@@ -53,6 +54,10 @@ class TrainedSupernet:
             num_classes=self.description.num_classes,
             in_channels=self.description.in_channels,
         )
+
+    def code(self, architecture: Architecture) -> bytes:
+        """The network's codes, as its evaluation keeps them."""
+        return packed_code(self.space, architecture)
 
 
 def describe_supernet(session: Session, row: SupernetRow) -> TrainedSupernet:

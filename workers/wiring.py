@@ -16,6 +16,7 @@ from nas.store.jobs import JobQueue
 from workers.datasets import DatasetImport, dataset_reference
 from workers.evaluation_job import EvaluationJob
 from workers.evaluation_pool import RayEvaluator
+from workers.latency_jobs import LatencyFit, WorkFileJob
 from workers.leftovers import Leftovers
 from workers.open_evaluator import EvaluatorFactory, KeptEvaluator, OpenEvaluator, Releasing
 from workers.search_job import SearchJob
@@ -54,6 +55,8 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
         ),
         JobKind.SEARCH: SearchJob(database, open_evaluator=kept.open, device=settings.device),
         JobKind.EVALUATE: EvaluationJob(database, open_evaluator=kept.open),
+        JobKind.MAKE_WORK_FILE: WorkFileJob(database, artifacts, settings.home),
+        JobKind.FIT_LATENCY: LatencyFit(database),
         JobKind.SPECIALISE: SpecialiseJob(
             database,
             artifacts,

@@ -8,9 +8,11 @@ from functools import partial
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
+from api.best import described_on
 from api.deletions import delete
-from api.deps import CreationDep, Name, ServicesDep, SessionDep, SupernetFilter
+from api.deps import CreationDep, DeviceQuery, Name, ServicesDep, SessionDep, SupernetFilter
 from api.given import given_networks
+from api.latency import latency_by
 from api.pages import PageDep, each
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluation_batches import (
@@ -20,11 +22,12 @@ from api.schemas.evaluation_batches import (
     describe_batch,
     describe_item,
 )
-from api.schemas.evaluations import Evaluation, describe_evaluation
+from api.schemas.evaluations import Evaluation
 from api.strict import LongBodyRoute
 from api.trained import trained_supernet
 from nas.store import evaluation_batches, evaluations
 from nas.store.deletion import EVALUATION_BATCH
+from nas.store.latency import source_of
 from nas.store.resources import WithJob, rename
 from nas.store.tables import EvaluationBatchRow
 
@@ -45,7 +48,7 @@ def create_evaluations(supernet_id: Name, body: EvaluationBatchCreate, create: C
     """
 
     def make(session: Session) -> EvaluationBatch:
-        supernet = trained_supernet(session, supernet_id)
+        supernet = trained_supernet(session, supernet_id).on_device(session, body.device)
         bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
         found = evaluation_batches.create(
             session,
@@ -55,6 +58,7 @@ def create_evaluations(supernet_id: Name, body: EvaluationBatchCreate, create: C
             constraints=bounds.to_fields(),
             networks=given_networks(supernet, body.architectures, bounds),
             spec=body.spec(),
+            latency_source=None if supernet.device is None else supernet.device.source,
         )
         return _described(session, [found])[0]
 
@@ -62,13 +66,15 @@ def create_evaluations(supernet_id: Name, body: EvaluationBatchCreate, create: C
 
 
 @router.get(_EVALUATIONS, operation_id="list_supernet_evaluations")
-def list_supernet_evaluations(supernet_id: Name, session: SessionDep, page: PageDep) -> Page[Evaluation]:
+def list_supernet_evaluations(
+    supernet_id: Name, session: SessionDep, page: PageDep, device: DeviceQuery = None
+) -> Page[Evaluation]:
     """Every network measured with the final weights, whatever chose it; newest first."""
-    supernet = trained_supernet(session, supernet_id)
+    supernet = trained_supernet(session, supernet_id).on_device(session, device)
     kind = f"{supernet_id}/evaluations"
     before_id = None if page.token is None else page.after_number(kind, first=1)
     found = evaluations.recorded(session, supernet.protocol, page_size=page.num_to_read, before_id=before_id)
-    return page.cut(kind, found, lambda row: (row.id,), each(describe_evaluation))
+    return page.cut(kind, found, lambda row: (row.id,), partial(described_on, supernet))
 
 
 @router.get(_BATCHES, operation_id="list_evaluation_batches")
@@ -113,7 +119,12 @@ def list_evaluation_batch_networks(
     batch = evaluation_batches.get(session, batch_id).row
     after = page.after_number(batch_id, first=0, limit=_LARGEST_NUMBER)
     found = evaluation_batches.items(session, batch_id, page_size=page.num_to_read, after_number=after)
-    return page.cut(batch_id, found, lambda item: (item.item.number,), each(partial(describe_item, batch)))
+    source, described = source_of(batch), None
+    if source is not None:
+        exact = trained_supernet(session, batch.supernet_id).costs
+        described = latency_by(session, exact, source).described
+    describe = partial(describe_item, batch, described)
+    return page.cut(batch_id, found, lambda item: (item.item.number,), each(describe))
 
 
 def _described(session: Session, found: Sequence[WithJob[EvaluationBatchRow]]) -> list[EvaluationBatch]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
-from api.best import best_evaluation
-from api.deps import IfNoneMatch, Name, SessionDep
+from api.best import best_evaluation, described_on
+from api.deps import DeviceQuery, IfNoneMatch, Name, ServicesDep, SessionDep
 from api.etags import tagged_json
-from api.fronts import figures_of_columns, front, probabilities
+from api.fronts import Figures, figures_of_columns, front, probabilities
 from api.problems import invalid_field
-from api.schemas.evaluations import Evaluation, FrontierEvaluation, describe_evaluation
+from api.schemas.evaluations import Evaluation, FrontierEvaluation
 from api.schemas.supernets import Frontier
+from api.services import Services
 from api.strict import StrictRoute
-from api.trained import trained_supernet
+from api.trained import TrainedSupernet, trained_supernet
+from nas.devices.device import LATENCY
 from nas.errors import InvalidRequestError
 from nas.pareto import Objective
+from nas.search.constraints import Bounds
 from nas.search.settings import ACCURACY, parse_objectives
 from nas.store import evaluations
 
@@ -37,6 +45,7 @@ def get_bounds(
     max_params: _Bound = None,
     max_size_bytes: _Bound = None,
     max_peak_activation_bytes: _Bound = None,
+    max_latency_ms: _Bound = None,
 ) -> dict[str, Any]:
     """The bounds that the query gives, numbers as numbers."""
     given = {
@@ -44,6 +53,7 @@ def get_bounds(
         "max_params": max_params,
         "max_size_bytes": max_size_bytes,
         "max_peak_activation_bytes": max_peak_activation_bytes,
+        "max_latency_ms": max_latency_ms,
     }
     return {name: _number_or_text(text) for name, text in given.items() if text is not None}
 
@@ -66,56 +76,102 @@ BoundsDep = Annotated[dict[str, Any], Depends(get_bounds)]
 ObjectivesDep = Annotated[tuple[Objective, ...], Depends(get_objectives)]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """The networks that a frontier is made of."""
+
+    ids: NDArray[np.int64]
+    figures: Figures
+    count: int
+    """Those within the bounds; more than `ids`, where those that no answer needs are left out."""
+
+    @property
+    def has_chances(self) -> bool:
+        """Whether all are there that say how sure the frontier is, and they are not too many."""
+        return self.count == len(self.ids) <= _MOST_WITH_PROBABILITIES
+
+
 @router.get("/{supernet_id}/frontier", response_model=Frontier, operation_id="get_supernet_frontier")
 def get_supernet_frontier(
     supernet_id: Name,
+    services: ServicesDep,
     session: SessionDep,
     fields: BoundsDep,
     objectives: ObjectivesDep,
+    device: DeviceQuery = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The whole frontier over every network measured with the final weights."""
-    supernet = trained_supernet(session, supernet_id)
+    supernet = trained_supernet(session, supernet_id).on_device(session, device)
+    _check_objectives(supernet, objectives)
     bounds = supernet.parse_bounds(fields)
-    limits = dict(bounds.limits)
-    num_evaluations = evaluations.count(session, supernet.protocol, limits)
-    has_chances = num_evaluations <= _MOST_WITH_PROBABILITIES
-    read = evaluations.measured if has_chances else evaluations.candidates
-    columns = read(session, supernet.protocol, limits)
-    figures = figures_of_columns(columns)
-    positions = front(figures, objectives)
-    ids = columns.evaluation_id.tolist()
+    measured = _measured(session, services, supernet, bounds, objectives)
+    positions = front(measured.figures, objectives)
     chances: list[float | None] = [None] * len(positions)
-    if has_chances:
+    if measured.has_chances:
         chances = [
             *probabilities(
-                figures,
+                measured.figures,
                 objectives,
                 positions,
-                lambda needed: evaluations.bitmaps(session, [ids[position] for position in needed]),
+                lambda needed: evaluations.bitmaps(session, measured.ids[[*needed]].tolist()),
                 num_images=supernet.protocol.num_images,
             )
         ]
-    rows = evaluations.get_many(session, [ids[position] for position in positions])
+    rows = evaluations.get_many(session, measured.ids[positions].tolist())
     frontier = Frontier(
         supernet_id=supernet_id,
         checkpoint=supernet.protocol.checkpoint,
+        device=device,
         objectives=[objective.name for objective in objectives],
         constraints=bounds.to_fields(),
-        num_evaluations=num_evaluations,
+        num_evaluations=measured.count,
         items=[
-            FrontierEvaluation(**dict(describe_evaluation(row)), frontier_probability=chance)
-            for row, chance in zip(rows, chances, strict=True)
+            FrontierEvaluation(**dict(evaluation), frontier_probability=chance)
+            for evaluation, chance in zip(described_on(supernet, rows), chances, strict=True)
         ],
     )
     return tagged_json(frontier, if_none_match)
 
 
 @router.get("/{supernet_id}/best", operation_id="get_supernet_best")
-def get_supernet_best(supernet_id: Name, session: SessionDep, fields: BoundsDep) -> Evaluation:
+def get_supernet_best(
+    supernet_id: Name,
+    services: ServicesDep,
+    session: SessionDep,
+    fields: BoundsDep,
+    device: DeviceQuery = None,
+) -> Evaluation:
     """The most accurate measured network within the bounds, now."""
-    supernet = trained_supernet(session, supernet_id)
-    return describe_evaluation(best_evaluation(session, supernet, supernet.parse_bounds(fields)))
+    supernet = trained_supernet(session, supernet_id).on_device(session, device)
+    bounds = supernet.parse_bounds(fields)
+    return described_on(supernet, [best_evaluation(session, services.known, supernet, bounds)])[0]
+
+
+def _measured(
+    session: Session,
+    services: Services,
+    supernet: TrainedSupernet,
+    bounds: Bounds,
+    objectives: Sequence[Objective],
+) -> _Measured:
+    asked = {*bounds.names, *(objective.name for objective in objectives)}
+    if supernet.device is not None and LATENCY in asked:
+        known = services.known.of(session, supernet, supernet.device)
+        kept = np.flatnonzero(known.keep(bounds))
+        return _Measured(known.evaluation_id[kept], known.figures(kept), len(kept))
+    limits = dict(bounds.limits)
+    count = evaluations.count(session, supernet.protocol, limits)
+    read = evaluations.measured if count <= _MOST_WITH_PROBABILITIES else evaluations.candidates
+    columns = read(session, supernet.protocol, limits)
+    return _Measured(columns.evaluation_id, figures_of_columns(columns), count)
+
+
+def _check_objectives(supernet: TrainedSupernet, objectives: Sequence[Objective]) -> None:
+    names = [objective.name for objective in objectives]
+    if LATENCY in names and supernet.device is None:
+        message = "latency_ms is of a device; name one as `device`, or leave the objective out"
+        raise invalid_field("objectives", names, message)
 
 
 def _number_or_text(text: str) -> float | str:

@@ -14,6 +14,7 @@ from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, Su
 from api.etags import tagged_json
 from api.feasibility import certificate_of, refuse_infeasible, remedy_of
 from api.fronts import figures_of_rows, front, probabilities
+from api.latency import DeviceLatency, latency_by
 from api.pages import PageDep, each
 from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
@@ -24,6 +25,7 @@ from api.schemas.searches import Search, SearchCreate, SearchFrontier, SearchVal
 from api.strict import StrictRoute
 from api.studies import optuna_journal
 from api.trained import TrainedSupernet, trained_supernet
+from nas.devices.device import LATENCY
 from nas.errors import InvalidRequestError
 from nas.prefilter.deepmad.search_filter import check_scored
 from nas.prefilter.names import PrefilterName
@@ -31,7 +33,9 @@ from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
 from nas.store import evaluations, searches, supernets
 from nas.store.deletion import SEARCH
+from nas.store.latency import source_of
 from nas.store.resources import WithJob, rename
+from nas.store.searches import TrialWithEvaluation
 from nas.store.tables import SearchRow
 from search_spaces import SPACES
 
@@ -61,6 +65,7 @@ def create_search(body: SearchCreate, create: CreationDep, services: ServicesDep
             prefilter=asked.prefilter,
             extends=asked.extends,
             flat_rounds=asked.flat_rounds,
+            latency_source=None if supernet.device is None else supernet.device.source,
             spec=asked.spec(),
         )
         return describe_search(found, None)
@@ -85,6 +90,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
     num_measured = min(asked.num_trials, supernet.costs.space.size())
     return SearchValidation(
         supernet_id=supernet.id,
+        device=asked.device,
         constraints=bounds.to_fields(),
         objectives=[*asked.objectives],
         num_trials=asked.num_trials,
@@ -133,7 +139,7 @@ def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> P
     search = searches.get(session, search_id).row
     after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
     found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
-    describe = each(partial(describe_trial, proposer=search.proposer))
+    describe = partial(_described_trials, search, _latency_of(session, search))
     return page.cut(search_id, found, lambda trial: (trial.trial.number,), describe)
 
 
@@ -163,8 +169,9 @@ def get_search_optuna_journal(search_id: Name, services: ServicesDep) -> Respons
     with services.database.session() as session:
         search = searches.get(session, search_id).row
         space = SPACES[supernets.get(session, search.supernet_id).row.search_space]
+        latency = _latency_of(session, search)
     return StreamingResponse(
-        optuna_journal(services.database, search, space),
+        optuna_journal(services.database, search, space, latency),
         media_type=_JSON_LINES,
         headers={"Content-Disposition": f'attachment; filename="{search_id}.log"'},
     )
@@ -178,8 +185,11 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     # That of these trials, however many rounds have come since they were read.
     last_round = searches.get_round(session, search_id, trials[-1].trial.round) if trials else None
     rows = [trial.evaluation for trial in trials]
-    figures, objectives = figures_of_rows(rows), parse_objectives(found.row.objectives)
+    latency = _latency_of(session, found.row)
+    figures = figures_of_rows(rows, latency)
+    objectives = parse_objectives(found.row.objectives)
     positions = front(figures, objectives)
+    shown = _described_trials(found.row, latency, [trials[position] for position in positions])
     chances = probabilities(
         figures,
         objectives,
@@ -195,10 +205,8 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         num_trials=len(trials),
         round=None if last_round is None else describe_round(last_round, found.row.objectives),
         items=[
-            FrontierTrial(
-                **dict(describe_trial(trials[position], found.row.proposer)), frontier_probability=chance
-            )
-            for position, chance in zip(positions, chances, strict=True)
+            FrontierTrial(**dict(trial), frontier_probability=chance)
+            for trial, chance in zip(shown, chances, strict=True)
         ],
     )
     return tagged_json(frontier, if_none_match)
@@ -213,7 +221,10 @@ def _read(session: Session, body: SearchCreate) -> tuple[SearchCreate, TrainedSu
     """The request whole, its supernet, and its bounds resolved; ProblemError where one cannot be had."""
     asked = _completed(session, body)
     assert asked.supernet_id is not None
-    supernet = trained_supernet(session, asked.supernet_id)
+    supernet = trained_supernet(session, asked.supernet_id).on_device(session, asked.device)
+    if LATENCY in asked.objectives and supernet.device is None:
+        message = "latency_ms is of a device; name one as `device`, or leave the objective out"
+        raise invalid_field("objectives", asked.objectives, message)
     _refuse_unscored(asked, supernet)
     return asked, supernet, supernet.parse_bounds(asked.constraints.fields(), prefix="constraints.")
 
@@ -240,3 +251,21 @@ def _completed(session: Session, body: SearchCreate) -> SearchCreate:
     except InvalidRequestError as error:
         raise invalid_field("extends", body.extends, str(error)) from error
     return asked
+
+
+def _latency_of(session: Session, row: SearchRow) -> DeviceLatency | None:
+    """What predicted for the search from its start."""
+    source = source_of(row)
+    if source is None:
+        return None
+    return latency_by(session, trained_supernet(session, row.supernet_id).costs, source)
+
+
+def _described_trials(
+    search: SearchRow, latency: DeviceLatency | None, found: Sequence[TrialWithEvaluation]
+) -> list[Trial]:
+    describe = partial(describe_trial, proposer=search.proposer)
+    if latency is None:
+        return [describe(trial) for trial in found]
+    figures = latency.of_rows([trial.evaluation for trial in found])
+    return [describe(trial, latency=figure) for trial, figure in zip(found, figures, strict=True)]

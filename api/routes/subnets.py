@@ -13,6 +13,7 @@ from api.best import best_evaluation
 from api.deletions import delete
 from api.deps import ArtifactsDep, CreationDep, Name, ServicesDep, SessionDep, SupernetFilter
 from api.downloads import DOWNLOAD_RESPONSES, download
+from api.known import KnownNetworks
 from api.pages import PageDep
 from api.problems import ProblemError
 from api.schemas.artifacts import Artifacts, describe_artifact
@@ -41,11 +42,11 @@ class _Choice:
 
 
 @router.post("", status_code=201, response_model=Subnet, operation_id="create_subnet")
-def create_subnet(body: SubnetCreate, create: CreationDep) -> Response:
+def create_subnet(body: SubnetCreate, create: CreationDep, services: ServicesDep) -> Response:
     """Take a network out; a worker recalibrates, exports and checks it, then publishes the bundle."""
 
     def make(session: Session) -> Subnet:
-        choice = _choose(session, body)
+        choice = _choose(session, services.known, body)
         model = choice.supernet.costs
         found = subnets.create(
             session,
@@ -117,7 +118,7 @@ def download_subnet_artifact(
     return download(request, subnets.artifact(session, subnet_id, name), store)
 
 
-def _choose(session: Session, body: SubnetCreate) -> _Choice:
+def _choose(session: Session, known: KnownNetworks, body: SubnetCreate) -> _Choice:
     if body.search_id is not None and body.trial_number is not None:
         return _chosen_by_trial(session, body.search_id, body.trial_number)
     assert body.supernet_id is not None
@@ -125,8 +126,9 @@ def _choose(session: Session, body: SubnetCreate) -> _Choice:
     if body.architecture is not None:
         return _Choice(supernet, supernet.parse_architecture(body.architecture))
     assert body.constraints is not None
+    supernet = supernet.on_device(session, body.device)
     bounds = supernet.parse_bounds(body.constraints.fields(), prefix="constraints.")
-    best = best_evaluation(session, supernet, bounds)
+    best = best_evaluation(session, known, supernet, bounds)
     return _Choice(supernet, supernet.parse_architecture(best.architecture))
 
 

@@ -40,6 +40,7 @@ class Constraints(RequestModel):
     max_params: Bound | None = None
     max_size_bytes: Bound | None = None
     max_peak_activation_bytes: Bound | None = None
+    max_latency_ms: Bound | None = Field(default=None, description="On `device`, as it is predicted.")
 
     def fields(self) -> dict[str, Any]:
         """Those that are given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -9,8 +10,17 @@ from pydantic import ConfigDict, Field
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, job_shape
 from api.schemas.constraints import Constraints
-from api.schemas.evaluations import Accuracy, Costs, CostsProvenance, describe_accuracy, describe_costs
+from api.schemas.devices import DeviceName
+from api.schemas.evaluations import (
+    Accuracy,
+    Costs,
+    CostsProvenance,
+    Latency,
+    describe_accuracy,
+    describe_costs,
+)
 from nas.costs import COST_NAMES
+from nas.devices.device import LATENCY
 from nas.search.constraints import field_of
 from nas.store.evaluation_batches import ItemCounts, ItemWithEvaluation
 from nas.store.resources import WithJob
@@ -60,6 +70,10 @@ class EvaluationBatchCreate(CreateRequest):
         description="A network that breaks one is `infeasible`: its costs are told, and it is not measured.",
     )
 
+    device: DeviceName | None = Field(
+        default=None, description="Whose latency is predicted for each, and may be bounded."
+    )
+
     def spec(self) -> dict[str, Any]:
         """What the job is to do, less the networks, of which there may be a thousand."""
         return {name: value for name, value in super().spec().items() if name != "architectures"}
@@ -69,6 +83,8 @@ class EvaluationBatch(JobResource):
     """Networks chosen outside, and how far their measuring is. They are its `networks`, not in `spec`."""
 
     supernet_id: str
+    device: str | None = Field(description="Whose latency is predicted; null where none was named.")
+    predicted_by: str | None = Field(description="What predicts it: measurements, or a latency table.")
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     num_architectures: int = Field(description="As they were given, those that are one network included.")
     num_measured: int = Field(description="Of them: those with an accuracy, new or taken over.")
@@ -95,6 +111,7 @@ class EvaluationItem(AnswerModel):
     architecture_key: str = Field(description="The same for equal architectures.")
     costs: Costs
     costs_provenance: CostsProvenance = Provenance.COUNTED
+    latency_ms: Latency | None = Field(description="On the batch's device; null where it has none.")
     breaks: list[str] = Field(description="The constraints that it breaks, such as `max_macs`.")
     accuracy_val: Accuracy | None = Field(description="Null unless the network is measured.")
     is_reused: bool = Field(description="Measured before; the measurement was taken over.")
@@ -109,6 +126,8 @@ def describe_batch(found: WithJob[EvaluationBatchRow], counts: ItemCounts) -> Ev
     return EvaluationBatch(
         **shape,
         supernet_id=row.supernet_id,
+        device=row.device_id,
+        predicted_by=row.measurements_id or row.latency_table_id,
         constraints=row.constraints,
         num_architectures=row.num_architectures,
         num_measured=counts.num_measured,
@@ -116,8 +135,10 @@ def describe_batch(found: WithJob[EvaluationBatchRow], counts: ItemCounts) -> Ev
     )
 
 
-def describe_item(batch: EvaluationBatchRow, found: ItemWithEvaluation) -> EvaluationItem:
-    """An item of the batch as answers show it."""
+def describe_item(
+    batch: EvaluationBatchRow, described: Callable[[float], Latency] | None, found: ItemWithEvaluation
+) -> EvaluationItem:
+    """An item of the batch as answers show it; `described` says how a latency is, where there is a device."""
     item, evaluation = found.item, found.evaluation
     return EvaluationItem(
         batch_id=batch.id,
@@ -126,6 +147,7 @@ def describe_item(batch: EvaluationBatchRow, found: ItemWithEvaluation) -> Evalu
         architecture=item.architecture,
         architecture_key=item.architecture_key,
         costs=describe_costs(item),
+        latency_ms=None if described is None or item.latency_ms is None else described(item.latency_ms),
         breaks=_broken(batch, item),
         accuracy_val=None if evaluation is None else describe_accuracy(evaluation),
         is_reused=item.is_reused,
@@ -143,7 +165,7 @@ def _state(item: EvaluationItemRow) -> ItemState:
 
 
 def _broken(batch: EvaluationBatchRow, item: EvaluationItemRow) -> list[str]:
-    limits = {name: batch.constraints.get(field_of(name)) for name in COST_NAMES}
+    limits = {name: batch.constraints.get(field_of(name)) for name in (*COST_NAMES, LATENCY)}
     return [
         field_of(name) for name, limit in limits.items() if limit is not None and getattr(item, name) > limit
     ]

@@ -36,6 +36,20 @@ class Accuracy(AnswerModel):
     measured: Literal[True] = Field(default=True, description="As `provenance` says.")
 
 
+class Latency(AnswerModel):
+    """A predicted latency."""
+
+    value: float = Field(description="Milliseconds of a whole batch, median.")
+    device: str
+    provenance: Literal[Provenance.PREDICTED] = Provenance.PREDICTED
+    measured: Literal[False] = Field(default=False, description="As `provenance` says.")
+    predicted_by: str = Field(description="The measurements that the model is of, or the latency table.")
+    mape: float | None = Field(
+        description="The model's mean error, as a fraction, on networks that it was not fitted to; null for "
+        "a table that was never held against any."
+    )
+
+
 CostsProvenance = Annotated[Literal[Provenance.COUNTED], Field(description="Counted layer by layer: exact.")]
 
 
@@ -46,6 +60,9 @@ class Evaluation(AnswerModel):
     architecture_key: str = Field(description="The same for equal architectures.")
     costs: Costs
     costs_provenance: CostsProvenance = Provenance.COUNTED
+    latency_ms: Latency | None = Field(
+        default=None, description="On the device that was named; null where none was."
+    )
     accuracy_val: Accuracy
     checkpoint: str = Field(description="SHA-256 of the supernet's weights.")
     created_at: datetime
@@ -123,15 +140,16 @@ def describe_accuracy(row: EvaluationRow) -> Accuracy:
     )
 
 
-def describe_evaluation(row: EvaluationRow) -> Evaluation:
+def describe_evaluation(row: EvaluationRow, latency: Latency | None = None) -> Evaluation:
     """An evaluation on val as answers show it."""
-    return Evaluation(**_evaluation(row))
+    return Evaluation(**_evaluation(row), latency_ms=latency)
 
 
-def describe_trial(found: TrialWithEvaluation, proposer: str) -> Trial:
+def describe_trial(found: TrialWithEvaluation, proposer: str, latency: Latency | None = None) -> Trial:
     """A trial as answers show it, of a search with this proposer."""
     return Trial(
         **_evaluation(found.evaluation),
+        latency_ms=latency,
         search_id=found.trial.search_id,
         number=found.trial.number,
         round=found.trial.round,

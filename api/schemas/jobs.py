@@ -20,6 +20,8 @@ _COLLECTIONS = {
     JobKind.SPECIALISE: "subnets",
     JobKind.EVALUATE: "evaluation-batches",
     JobKind.VERIFY: "verifications",
+    JobKind.MAKE_WORK_FILE: "work-files",
+    JobKind.FIT_LATENCY: "measurements",
 }
 
 

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, ResourceId, Seed, job_shape
 from api.schemas.constraints import Constraints
-from api.schemas.evaluations import Costs, CostsProvenance, FrontierTrial
+from api.schemas.devices import DeviceName
+from api.schemas.evaluations import Costs, CostsProvenance, FrontierTrial, Latency
 from api.schemas.search_rounds import SearchRound, describe_round
 from api.schemas.search_spaces import SpaceAnswer
 from nas.job import JobState
@@ -20,7 +21,7 @@ from nas.store.resources import WithJob
 from nas.store.tables import SearchRoundRow, SearchRow
 from nas.trial import Provenance
 
-ObjectiveName = Literal["accuracy", "macs", "params", "size_bytes", "peak_activation_bytes"]
+ObjectiveName = Literal["accuracy", "macs", "params", "size_bytes", "peak_activation_bytes", "latency_ms"]
 
 
 class SearchCreate(CreateRequest):
@@ -35,6 +36,13 @@ class SearchCreate(CreateRequest):
                     "constraints": {"max_macs": "50%"},
                     "num_trials": 60,
                 },
+                {
+                    "supernet_id": "sn_aaaaaaaaaaaaaaaa",
+                    "device": "host",
+                    "constraints": {"max_latency_ms": "60%"},
+                    "objectives": ["accuracy", "latency_ms"],
+                    "num_trials": 60,
+                },
                 {"display_name": "sixty more", "extends": "se_aaaaaaaaaaaaaaaa", "num_trials": 60},
             ]
         }
@@ -45,7 +53,12 @@ class SearchCreate(CreateRequest):
         default=None,
         description="A search that has ended, to go on from. Its trials that keep the constraints are this "
         "search's first, marked `is_reused`, and are learned from in place of seeds; `num_trials` counts "
-        "those that come on top. `supernet_id`, `constraints` and `objectives` are its own unless given.",
+        "those that come on top. `supernet_id`, `device`, `constraints` and `objectives` are its own unless "
+        "given.",
+    )
+    device: DeviceName | None = Field(
+        default=None,
+        description="Whose latency may be bounded and lowered: as it is predicted at the start, to the end.",
     )
     constraints: Constraints = Constraints()
     objectives: list[ObjectiveName] = Field(
@@ -93,6 +106,8 @@ class SearchCreate(CreateRequest):
             own["constraints"] = Constraints(**earlier.constraints)
         if "objectives" not in self.model_fields_set:
             own["objectives"] = earlier.objectives
+        if "device" not in self.model_fields_set:
+            own["device"] = earlier.device_id
         return self.model_copy(update=own)
 
 
@@ -132,6 +147,10 @@ class Search(JobResource):
 
     supernet_id: str
     extends: str | None = Field(description="The search whose trials it goes on from.")
+    device: str | None = Field(description="Whose latency is predicted for it; null where none was named.")
+    predicted_by: str | None = Field(
+        description="What predicts it, to the end: measurements, or a latency table."
+    )
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     objectives: list[str]
     num_trials: int = Field(description="To measure, beside those taken over from the search it extends.")
@@ -159,6 +178,9 @@ class UnmeasuredNetwork(AnswerModel):
     architecture_key: str = Field(description="The same for equal architectures.")
     costs: Costs
     costs_provenance: CostsProvenance = Provenance.COUNTED
+    latency_ms: Latency | None = Field(
+        default=None, description="On the device that was named; null where none was."
+    )
 
 
 class Remedy(AnswerModel):
@@ -183,6 +205,7 @@ class SearchValidation(Remedy):
     """What is known of a search before it is made."""
 
     supernet_id: str
+    device: str | None = Field(description="Whose latency is predicted; null where none was named.")
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     objectives: list[str]
     num_trials: int
@@ -219,10 +242,14 @@ def describe_search(found: WithJob[SearchRow], latest_round: SearchRoundRow | No
     shape["links"]["supernet"] = f"/v1/supernets/{row.supernet_id}"
     if row.extends is not None:
         shape["links"]["extends"] = f"/v1/searches/{row.extends}"
+    if row.device_id is not None:
+        shape["links"]["device"] = f"/v1/devices/{row.device_id}"
     return Search(
         **shape,
         supernet_id=row.supernet_id,
         extends=row.extends,
+        device=row.device_id,
+        predicted_by=row.measurements_id or row.latency_table_id,
         constraints=row.constraints,
         objectives=row.objectives,
         num_trials=row.num_trials,

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from api.schemas.common import CreateRequest, JobResource, ResourceId, job_shape
 from api.schemas.constraints import Constraints
+from api.schemas.devices import DeviceName
 from api.schemas.evaluations import Accuracy, Costs, CostsProvenance, describe_accuracy, describe_costs
 from nas.store.resources import WithJob
 from nas.store.tables import EvaluationRow, SubnetRow
@@ -40,6 +41,9 @@ class SubnetCreate(CreateRequest):
     constraints: Constraints | None = Field(
         default=None, description="The most accurate measured network within them."
     )
+    device: DeviceName | None = Field(
+        default=None, description="Whose latency `constraints.max_latency_ms` is of."
+    )
     search_id: ResourceId | None = None
     trial_number: int | None = Field(default=None, ge=0, le=2**31 - 1)
 
@@ -50,6 +54,8 @@ class SubnetCreate(CreateRequest):
         if given not in _FORMS:
             forms = "; or ".join(" and ".join(sorted(form, reverse=True)) for form in _FORMS)
             raise ValueError(f"give exactly one of these pairs: {forms}")
+        if self.device is not None and self.constraints is None:
+            raise ValueError("device is that of a constraint; give constraints, or leave it out")
         return self
 
 

@@ -177,6 +177,9 @@ class Frontier(AnswerModel):
 
     supernet_id: str
     checkpoint: str
+    device: str | None = Field(
+        default=None, description="Whose latencies are shown; null where none was named."
+    )
     objectives: list[str]
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     num_evaluations: int = Field(description="Measured networks within the constraints.")

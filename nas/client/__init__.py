@@ -1,6 +1,7 @@
 """The Python client: `Client(url)` or `AsyncClient(url)`, what they return and what they raise."""
 
 from nas.client.asynchronous.client import AsyncClient
+from nas.client.asynchronous.devices import AsyncDevice, AsyncMeasurements, AsyncWorkFile
 from nas.client.asynchronous.resource import AsyncJob, AsyncProduct, AsyncResource
 from nas.client.asynchronous.resources import (
     AsyncDataset,
@@ -14,6 +15,7 @@ from nas.client.asynchronous.resources import (
     AsyncVerifiedNetwork,
 )
 from nas.client.client import Client
+from nas.client.devices import Device, Measurements, WorkFile
 from nas.client.errors import (
     ApiError,
     ClientError,
@@ -51,9 +53,11 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncDataset",
+    "AsyncDevice",
     "AsyncEvaluationBatch",
     "AsyncEvaluationItem",
     "AsyncJob",
+    "AsyncMeasurements",
     "AsyncPoint",
     "AsyncProduct",
     "AsyncResource",
@@ -62,9 +66,11 @@ __all__ = [
     "AsyncSupernet",
     "AsyncVerification",
     "AsyncVerifiedNetwork",
+    "AsyncWorkFile",
     "Client",
     "ClientError",
     "Dataset",
+    "Device",
     "DownloadError",
     "EvaluationBatch",
     "EvaluationItem",
@@ -74,6 +80,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobFailedError",
+    "Measurements",
     "NoNetworkWithinBoundsError",
     "NotMeasuredError",
     "NotReadyError",
@@ -92,4 +99,5 @@ __all__ = [
     "Verification",
     "VerifiedNetwork",
     "WaitTimeoutError",
+    "WorkFile",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.client.collection import Collection, NamedCollection, Products
+from nas.client.devices import Devices, Measured, WorkFiles
 from nas.client.event import Event
 from nas.client.events import job_events
 from nas.client.frontier import Frontier
@@ -43,6 +44,9 @@ class Client:
         self.subnets = Subnets(self._transport)
         self.verifications = Verifications(self._transport)
         self.jobs = Jobs(self._transport)
+        self.devices = Devices(self._transport)
+        self.measurements = Measured(self._transport)
+        self.work_files = WorkFiles(self._transport)
 
     def __enter__(self) -> Client:
         return self
@@ -163,21 +167,26 @@ class Supernets(Products[Supernet]):
         architectures: Iterable[Mapping[str, Any] | str],
         *,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> EvaluationBatch:
         """See `Supernet.evaluate`."""
         return self._unread(supernet_id).evaluate(
-            architectures, constraints=constraints, display_name=display_name, labels=labels
+            architectures,
+            constraints=constraints,
+            device=device,
+            display_name=display_name,
+            labels=labels,
         )
 
     def evaluate_from(self, supernet_id: str, body: Mapping[str, Any]) -> EvaluationBatch:
         """See `Supernet.evaluate_from`."""
         return self._unread(supernet_id).evaluate_from(body)
 
-    def evaluations(self, supernet_id: str) -> Iterator[Point]:
+    def evaluations(self, supernet_id: str, device: str | None = None) -> Iterator[Point]:
         """See `Supernet.evaluations`."""
-        return self._unread(supernet_id).evaluations()
+        return self._unread(supernet_id).evaluations(device)
 
     def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
@@ -200,6 +209,7 @@ class Searches(Products[Search]):
         num_trials: int | None = None,
         *,
         extends: str | None = None,
+        device: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
         objectives: list[str] | None = None,
         proposer: str | None = None,
@@ -211,6 +221,8 @@ class Searches(Products[Search]):
     ) -> Search:
         """Search a trained supernet under constraints such as {"max_macs": "60%"}.
 
+        With `device`, "latency_ms" may be an objective, and "max_latency_ms" a constraint.
+
         With `extends`, go on from a search that has ended: what is left out is taken from it. With
         `flat_rounds`, end once so many rounds together gained next to no hypervolume.
         """
@@ -218,6 +230,7 @@ class Searches(Products[Search]):
             "supernet_id": supernet_id,
             "num_trials": num_trials,
             "extends": extends,
+            "device": device,
             "constraints": constraints,
             "objectives": objectives,
             "proposer": proposer,
@@ -235,11 +248,12 @@ class Searches(Products[Search]):
         num_trials: int = 1,
         *,
         extends: str | None = None,
+        device: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
         """The dry run of a search: `verdict`, `nearest`, `relax`, `relax_alone`, and what it would cost."""
-        asked = {"supernet_id": supernet_id, "extends": extends, "constraints": constraints}
-        return self.validate_from({**asked, "num_trials": num_trials})
+        asked = {"supernet_id": supernet_id, "extends": extends, "num_trials": num_trials}
+        return self.validate_from({**asked, "device": device, "constraints": constraints})
 
     def validate_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The same from a whole request body, as `create_from` takes it."""
@@ -293,6 +307,7 @@ class Subnets(Products[Subnet]):
         supernet_id: str | None = None,
         architecture: Mapping[str, Any] | str | None = None,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         search_id: str | None = None,
         trial_number: int | None = None,
         display_name: str | None = None,
@@ -303,6 +318,7 @@ class Subnets(Products[Subnet]):
             "supernet_id": supernet_id,
             "architecture": architecture,
             "constraints": constraints,
+            "device": device,
             "search_id": search_id,
             "trial_number": trial_number,
             "display_name": display_name,

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent
 SOURCES = (
     "client",
     "collection",
+    "devices",
     "download",
     "events",
     "resource",

@@ -125,6 +125,8 @@ _BY_SLUG: Mapping[str, type[ApiError]] = {
     "dataset-not-ready": NotReadyError,
     "supernet-not-ready": NotReadyError,
     "subnet-not-ready": NotReadyError,
+    "work-file-not-ready": NotReadyError,
+    "device-not-ready": NotReadyError,
 }
 
 _BY_STATUS: Mapping[int, type[ApiError]] = {

@@ -39,6 +39,9 @@ def _row(point: Mapping[str, Any]) -> dict[str, Any]:
         "num_images_val": point["accuracy_val"]["num_images"],
         "frontier_probability": point["frontier_probability"],
     }
+    latency = point.get("latency_ms")
+    if latency is not None:
+        figures["latency_ms_predicted"] = latency["value"]
     return {**found, **figures, **point["costs"], "architecture": point["architecture"]}
 
 

@@ -40,7 +40,10 @@ class Supernet(Product):
     """A weight-shared network."""
 
     def best(self, **bounds: float | str) -> Point:
-        """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'."""
+        """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'.
+
+        With device='pi5', its latency there is predicted, and max_latency_ms=5 bounds it.
+        """
         return Point(self.transport.get(f"{self['links']['self']}/best", bounds), self.transport)
 
     def frontier(self, objectives: list[str] | None = None, **bounds: float | str) -> Frontier[Point]:
@@ -54,6 +57,7 @@ class Supernet(Product):
         architectures: Iterable[Mapping[str, Any] | str],
         *,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> EvaluationBatch:
@@ -65,6 +69,7 @@ class Supernet(Product):
             {
                 "architectures": list(architectures),
                 "constraints": constraints,
+                "device": device,
                 "display_name": display_name,
                 "labels": labels,
             }
@@ -75,9 +80,13 @@ class Supernet(Product):
         answer = self.transport.create(f"{self['links']['self']}/evaluations", body)
         return EvaluationBatch(answer, self.transport)
 
-    def evaluations(self) -> Iterator[Point]:
-        """Everything measured with the final weights, whatever chose it, newest first."""
-        for item in self.transport.pages(f"{self['links']['self']}/evaluations"):
+    def evaluations(self, device: str | None = None) -> Iterator[Point]:
+        """Everything measured with the final weights, whatever chose it, newest first.
+
+        With the latency of each on a device, where one is named.
+        """
+        params = {"device": device}
+        for item in self.transport.pages(f"{self['links']['self']}/evaluations", params):
             yield Point(item, self.transport)
 
     def curves(self) -> list[dict[str, Any]]:
@@ -214,6 +223,12 @@ class Point(JsonObject):
     def costs_provenance(self) -> Provenance:
         """What the costs are: counted."""
         return Provenance(self["costs_provenance"])
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Predicted for the device that was named; None where none was. How well: `self["latency_ms"]`."""
+        figure = self.get("latency_ms")
+        return None if figure is None else float(figure["value"])
 
     @property
     def accuracy_provenance(self) -> Provenance:

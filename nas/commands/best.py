@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from nas.commands.options import ID, Seconds, with_bounds
+from nas.commands.options import ID, Seconds, with_bounds, with_device
 from nas.commands.session import Session, with_session
 from nas.commands.subnet import save
 
 
 @click.command()
 @click.argument("supernet_id", type=ID, metavar="SUPERNET")
+@with_device
 @with_bounds
 @click.option(
     "--download",
@@ -24,10 +25,10 @@ from nas.commands.subnet import save
 @click.option("--timeout", type=Seconds(), help="With --download: seconds, then exit with 124.")
 @with_session
 def best(
-    session: Session, *, supernet_id: str, folder: Path | None, timeout: float | None, **bounds: Any
+    session: Session, *, supernet_id: str, folder: Path | None, timeout: float | None, **asked: Any
 ) -> None:
     """The most accurate network measured with a supernet's weights that keeps the bounds."""
-    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    given = {name: value for name, value in asked.items() if value is not None}
     with session.client() as client:
         point = client.supernets.best(supernet_id, **given)
         if folder is None:

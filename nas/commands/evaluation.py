@@ -8,8 +8,8 @@ import click
 
 from nas.client import EvaluationBatch
 from nas.commands.exits import UsageError
-from nas.commands.options import ID, with_bounds, with_waiting
-from nas.commands.points import ITEM_COLUMNS
+from nas.commands.options import ID, with_bounds, with_device, with_waiting
+from nas.commands.points import ITEM_COLUMNS, with_latency
 from nas.commands.request_body import Body, kind_of, put_given, read_document, with_names
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -47,6 +47,7 @@ def evaluation() -> None:
 @click.command("evaluate")
 @click.argument("supernet_id", type=ID, metavar="SUPERNET")
 @click.argument("file", metavar="FILE|-")
+@with_device
 @with_bounds
 @with_names
 @with_waiting
@@ -57,6 +58,7 @@ def evaluate(
     body: Body,
     supernet_id: str,
     file: str,
+    device: str | None,
     wait: bool,
     timeout: float | None,
     **bounds: Any,
@@ -66,6 +68,7 @@ def evaluate(
     With --wait, show what came of each; a network that breaks a bound is infeasible, and not measured.
     """
     whole = {**_read(file), **body}
+    put_given(whole, {"device": device})
     put_given(whole, {f"constraints.{name}": bound for name, bound in bounds.items()})
     with session.client() as client:
         batch = client.supernets.evaluate_from(supernet_id, whole)
@@ -89,7 +92,8 @@ def _show_networks(session: Session, batch: EvaluationBatch) -> None:
     if session.output is Output.ID:
         click.echo(batch.id)
         return
-    session.show_list(list(batch.networks()), ITEM_COLUMNS)
+    networks = list(batch.networks())
+    session.show_list(networks, with_latency(ITEM_COLUMNS, networks))
     session.say(f"{batch.id} is {batch.state}")
 
 

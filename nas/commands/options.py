@@ -10,6 +10,7 @@ import click
 
 from nas.commands.exits import UsageError
 from nas.costs import COST_NAMES
+from nas.devices.device import LATENCY
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -73,7 +74,13 @@ def with_bounds(command: CommandT) -> CommandT:
     return command
 
 
-BOUND_NAMES = tuple(f"max_{name}" for name in COST_NAMES)
+BOUND_NAMES = tuple(f"max_{name}" for name in (*COST_NAMES, LATENCY))
+
+
+def with_device(command: CommandT) -> CommandT:
+    """Option --device: the command gets device=…."""
+    text = "A device by its name: latencies there are predicted, and --max-latency-ms bounds them."
+    return click.option("--device", type=ID, help=text)(command)
 
 
 def with_waiting(command: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.commands.session import Columns
@@ -35,6 +35,14 @@ def _figure(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
 
 
+def latency(figure: Mapping[str, Any] | None) -> str:
+    """Such as '4.81 (predicted, error 2.9%)'."""
+    if figure is None:
+        return NOTHING
+    error = "unknown" if figure["mape"] is None else percent(figure["mape"])
+    return f"{figure['value']:.3g} (predicted, error {error})"
+
+
 POINT_COLUMNS: Columns = {
     "MACS": lambda point: count(point["costs"]["macs"]),
     "PARAMS": lambda point: count(point["costs"]["params"]),
@@ -53,6 +61,13 @@ def trained(network: Mapping[str, Any], training: str) -> str:
     low, high = difference["interval_95"]
     points = f"{100 * difference['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
     return f"{percent(figure['value'])} at rate {found['learning_rate']:g}, {points}"
+
+
+def with_latency(columns: Columns, points: Sequence[Mapping[str, Any]]) -> Columns:
+    """The columns, and one of latencies where a device was named."""
+    if not any(point.get("latency_ms") for point in points):
+        return columns
+    return {**columns, "LATENCY_MS": lambda point: latency(point.get("latency_ms"))}
 
 
 PROBE_COLUMNS: Columns = {

@@ -10,8 +10,14 @@ from typing import Any
 import click
 
 from nas.commands.exits import Exit
-from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_waiting
-from nas.commands.points import FINALIST_COLUMNS, FRONTIER_COLUMNS, ROUND_COLUMNS, TRIAL_COLUMNS
+from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_device, with_waiting
+from nas.commands.points import (
+    FINALIST_COLUMNS,
+    FRONTIER_COLUMNS,
+    ROUND_COLUMNS,
+    TRIAL_COLUMNS,
+    with_latency,
+)
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -34,6 +40,7 @@ SEARCH = Noun(
     columns={
         **COMMON_COLUMNS,
         "SUPERNET": lambda item: item["supernet_id"],
+        "DEVICE": lambda item: item["device"] or NOTHING,
         "TRIALS": lambda item: count(item["num_trials"]),
         "CONSTRAINTS": lambda item: (
             ", ".join(f"{name} {bound:,.15g}" for name, bound in item["constraints"].items()) or NOTHING
@@ -53,6 +60,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
 
     @click.argument("supernet_id", type=ID, metavar="[SUPERNET]", required=False)
     @click.option("--trials", type=int, help="num_trials: distinct networks to measure.")
+    @with_device
     @with_bounds
     @click.option(
         "--objective",
@@ -77,6 +85,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
         *args: Any,
         body: Body,
         supernet_id: str | None,
+        device: str | None,
         trials: int | None,
         objectives: tuple[str, ...],
         proposer: str | None,
@@ -88,6 +97,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
     ) -> int | None:
         given = {
             "supernet_id": supernet_id,
+            "device": device,
             "num_trials": trials,
             "objectives": list(objectives) or None,
             "proposer": proposer,
@@ -135,7 +145,7 @@ def show_pareto(session: Session, *, resource_id: str) -> None:
     """The frontier of a search's trials so far, by rising cost."""
     with session.client() as client:
         found = client.searches.pareto(resource_id)
-        session.show_list(found, FRONTIER_COLUMNS)
+        session.show_list(found, with_latency(FRONTIER_COLUMNS, found))
         if not found:
             session.say(f"nothing is measured yet; see: nas search watch {resource_id}")
 

@@ -9,7 +9,7 @@ import click
 
 from nas.client.resources import Subnet
 from nas.commands.files import show_saved, with_folder
-from nas.commands.options import ID, with_bounds, with_waiting
+from nas.commands.options import ID, with_bounds, with_device, with_waiting
 from nas.commands.points import accuracy
 from nas.commands.request_body import Body, parse_value, put, put_given, with_body
 from nas.commands.resources import (
@@ -51,6 +51,7 @@ def subnet() -> None:
 @click.option("--architecture", help="As answers show it (JSON), or in the space's native notation.")
 @click.option("--search", type=ID, help="Take out a network of this search, by --trial.")
 @click.option("--trial", type=int, help="The trial's number.")
+@with_device
 @with_bounds
 @with_body
 @with_waiting
@@ -63,12 +64,13 @@ def create_subnet(
     architecture: str | None,
     search: str | None,
     trial: int | None,
+    device: str | None,
     wait: bool,
     timeout: float | None,
     **bounds: Any,
 ) -> None:
     """Take a network out: recalibrated, exported and checked, with no retraining."""
-    put_given(body, {"supernet_id": supernet, "search_id": search, "trial_number": trial})
+    put_given(body, {"supernet_id": supernet, "search_id": search, "trial_number": trial, "device": device})
     if architecture is not None:
         is_json = architecture.lstrip().startswith("{")
         put(body, "architecture", parse_value(architecture) if is_json else architecture)

@@ -6,6 +6,8 @@ where scikit-learn is not installed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
 
@@ -47,7 +49,7 @@ def grow_trees(inputs: ResidualInputs, log_factor: Floats, *, seed: int) -> Tree
     )
     # What boosting starts from is what the trees do not say.
     start = booster.predict(columns[:1])[0] - ensemble.log_factor(_first(inputs))[0]
-    return TreeEnsemble(**{**ensemble.__dict__, "offset": float(start)})
+    return replace(ensemble, offset=float(start))
 
 
 def _first(inputs: ResidualInputs) -> ResidualInputs:

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 from nas.errors import InvalidRequestError
 from nas.fields import Interval, InvalidFieldError, checked_fields
 
+LATENCY = "latency_ms"
+"""The cost's name: milliseconds of a whole batch on a device, median."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
 _NAMED = ("name", "runtime")
 

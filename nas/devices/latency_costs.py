@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
-from nas.costs.batch import CostTable
-from nas.devices.model import LATENCY, LatencyModel
-from nas.devices.parts import Codes, Floats, NetworkBlocks
+from nas.devices.device import LATENCY
+from nas.devices.model import LatencyModel
+from nas.devices.parts import Codes, NetworkBlocks
+from nas.devices.prediction import NetworkLatency
 from nas.search.cost_model import CostParts, Costs, Floor, PartKind, SpaceCosts, parts_of
 from nas.space import SearchSpace
 
@@ -36,31 +35,27 @@ class DeviceCosts:
         """The named costs of encoded networks."""
         costs = self.exact.batch(codes, [name for name in names if name != LATENCY])
         if LATENCY in names:
-            costs[LATENCY] = self._latency_ms(np.asarray(codes, dtype=np.int64))
+            costs[LATENCY] = self.latency.predict_ms(codes)
         return {name: costs[name] for name in names}
 
     def parts(self, name: str) -> CostParts | Floor:
         """The exact costs' own; of an additive model its tables, of another a floor."""
         if name != LATENCY:
             return self.exact.parts(name)
-        if self.model.is_additive and self._tables:
-            return parts_of(self.space, PartKind.SUM, self._tables, LATENCY)
-        return Floor(self.model.floor_ms(self._networks))
-
-    def _latency_ms(self, codes: Codes) -> Floats:
-        if not self.model.is_additive or not self._tables:
-            return self.model.predict_ms(self._networks, codes)
-        columns = np.ascontiguousarray(codes.T)
-        total = np.zeros(len(codes))
-        for table in self._tables:
-            total += table.costs[LATENCY].take(table.index(columns))
-        return total
+        if self.model.is_additive and self.latency.tables:
+            return parts_of(self.space, PartKind.SUM, self.latency.tables, LATENCY)
+        return Floor(self._floor_ms)
 
     @cached_property
-    def _networks(self) -> NetworkBlocks:
-        exact = self.exact
-        return NetworkBlocks.of(exact.space, num_classes=exact.num_classes, in_channels=exact.in_channels)
+    def latency(self) -> NetworkLatency:
+        """The model put to the networks of the space."""
+        return NetworkLatency(model=self.model, networks=networks_of(self.exact))
 
     @cached_property
-    def _tables(self) -> tuple[CostTable, ...]:
-        return self.model.part_tables(self._networks)
+    def _floor_ms(self) -> float:
+        return self.model.floor_ms(self.latency.networks)
+
+
+def networks_of(exact: SpaceCosts) -> NetworkBlocks:
+    """The networks whose exact costs these are, as blocks."""
+    return NetworkBlocks.of(exact.space, num_classes=exact.num_classes, in_channels=exact.in_channels)

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from nas.devices.blocks import FusedBlock
+from nas.architecture import Architecture
 from nas.devices.device import Device
 from nas.devices.fitting import MeasuredNetworks
 from nas.devices.parts import NetworkBlocks
-from nas.devices.table import InvalidTableError, LatencyTable
-from nas.errors import NasError
+from nas.devices.table import MAX_MS, InvalidTableError, LatencyTable, read_rows
+from nas.errors import InvalidArchitectureError, NasError
 from nas.space import SearchSpace
 
 SCHEMA = 1
 LEAST_MS = 1e-4
 """What a block is said to take that is as quick as an empty call: not nothing."""
 _DEVICE = ("runtime", "threads", "batch", "dtype")
+_LARGEST = 1e300
+_MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 1024
+_REPEATABILITY = ("agreeing", "median_apart", "num_models")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,75 +35,127 @@ class Measurements:
     networks: MeasuredNetworks
     again: MeasuredNetworks
     """The same networks in the second pass."""
-    repeatability: Mapping[str, Any]
+    repeatability: Mapping[str, float]
+    """How many of the figures agree in the second pass, how far apart they are, and of how many."""
 
 
 def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
     """The measurements that the probe's JSON lines hold.
 
     Raises InvalidTableError where they are not of this space or not the probe's, InvalidRequestError for rows
-    with impossible values.
+    with impossible values; messages name the lines.
     """
-    header, *rows = [_object(line) for line in lines if line.strip()] or [{}]
-    if header.get("schema") != SCHEMA or header.get("space") != space.name:
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    header, *rows = [_Row.read(number, line) for number, line in numbered] or [_Row(1, {})]
+    if header.content.get("schema") != SCHEMA or header.content.get("space") != space.name:
         raise InvalidTableError(
             f"the measurements are not of schema {SCHEMA} and space '{space.name}'; "
             "send the file that probe.py wrote for this space"
         )
+    head = header.content
     try:
-        device = Device(name=header["device"], **{name: header[name] for name in _DEVICE})
-        reader = NetworkBlocks.of(space, num_classes=header["num_classes"], in_channels=header["in_channels"])
-        (empty,) = [row for row in rows if row["kind"] == "empty"]
-        return Measurements(
-            table=_table(device, header, float(empty["p50_ms"]), rows),
-            networks=_networks(device, reader, [row for row in rows if row["kind"] == "network"]),
-            again=_networks(device, reader, [row for row in rows if row["kind"] == "network_again"]),
-            repeatability=header["repeatability"],
+        device = Device(name=head["device"], **{name: head[name] for name in _DEVICE})
+        reader = NetworkBlocks.of(
+            space,
+            num_classes=_size(head["num_classes"], "num_classes", _MOST_CLASSES),
+            in_channels=_size(head["in_channels"], "in_channels", _MOST_CHANNELS),
         )
+        (empty,) = _of_kind(rows, "empty")
+        table = _table(device, head, empty.p50_ms, _of_kind(rows, "block"))
+        networks, again = (
+            _networks(device, reader, _of_kind(rows, kind)) for kind in ("network", "network_again")
+        )
+        repeatability = {name: _finite(head["repeatability"][name], name) for name in _REPEATABILITY}
     except NasError:
         raise
     except KeyError as missing:
         raise InvalidTableError(
             f"the measurements lack {missing}; send the file as probe.py wrote it"
         ) from None
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise InvalidTableError(
             f"the measurements are not as the probe writes them ({error}); send its file unchanged"
         ) from None
+    return Measurements(table=table, networks=networks, again=again, repeatability=repeatability)
 
 
-def _table(
-    device: Device, header: Mapping[str, Any], empty_ms: float, rows: Sequence[Mapping[str, Any]]
-) -> LatencyTable:
-    blocks = [row for row in rows if row["kind"] == "block"]
+def _size(value: Any, name: str, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InvalidTableError(f"line 1: {name} {value!r} is not a whole number from 1 to {most}")
+    return value
+
+
+def _finite(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST:
+        raise InvalidTableError(f"line 1: {name} {value!r} of the repeatability is no finite number")
+    return value
+
+
+def space_of(lines: Iterable[str]) -> str:
+    """The name of the space whose networks were measured; InvalidTableError where the header says none."""
+    first = next((line for line in lines if line.strip()), "")
+    name = _Row.read(1, first).content.get("space")
+    if not isinstance(name, str):
+        raise InvalidTableError("line 1: the header names no space; send the file as probe.py wrote it")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of the file."""
+
+    number: int
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, number: int, line: str) -> _Row:
+        try:
+            content = json.loads(line)
+        # Python reads nested text by recursion, and gives up at some depth.
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise InvalidTableError(f"line {number}: no JSON object; send the file as probe.py wrote it")
+        return cls(number, content)
+
+    @property
+    def p50_ms(self) -> float:
+        """Its time."""
+        value = self.content.get("p50_ms")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_MS:
+            raise InvalidTableError(
+                f"line {self.number}: p50_ms {value!r} is not a number of milliseconds above 0, to {MAX_MS:g}"
+            )
+        return float(value)
+
+
+def _of_kind(rows: Sequence[_Row], kind: str) -> list[_Row]:
+    return [row for row in rows if row.content.get("kind") == kind]
+
+
+def _table(device: Device, head: Mapping[str, Any], empty_ms: float, rows: Sequence[_Row]) -> LatencyTable:
     # By way of the table's own reading, so that what is refused there is refused here.
-    device_fields = device.to_json()
-    head = {"schema": SCHEMA, "device": device_fields.pop("name"), **device_fields}
-    lines = [{**head, "base_ms": empty_ms, "tools": header["tools"]}]
-    for row in blocks:
-        net_ms = max(LEAST_MS, row["p50_ms"] - empty_ms)
-        lines.append({**FusedBlock.from_json(row).to_json(), "p50_ms": net_ms})
-    return LatencyTable.parse(json.dumps(line) for line in lines)
+    numbered = [
+        (row.number, json.dumps({**row.content, "p50_ms": max(LEAST_MS, row.p50_ms - empty_ms)}))
+        for row in rows
+    ]
+    tools = {str(name): str(version) for name, version in head["tools"].items()}
+    return LatencyTable(device=device, base_ms=empty_ms, rows=read_rows(numbered), tools=tools)
 
 
-def _networks(device: Device, reader: NetworkBlocks, rows: Sequence[Mapping[str, Any]]) -> MeasuredNetworks:
-    space = reader.space
+def _networks(device: Device, reader: NetworkBlocks, rows: Sequence[_Row]) -> MeasuredNetworks:
     return MeasuredNetworks(
         device=device,
         networks=reader,
-        codes=space.encode([space.parse(row["architecture"]) for row in rows]),
-        latency_ms=np.array([row["p50_ms"] for row in rows], dtype=np.float64),
+        codes=reader.space.encode([_architecture(reader.space, row) for row in rows]),
+        latency_ms=np.array([row.p50_ms for row in rows], dtype=np.float64),
     )
 
 
-def _object(line: str) -> dict[str, Any]:
+def _architecture(space: SearchSpace, row: _Row) -> Architecture:
     try:
-        content = json.loads(line)
-    # Python reads nested text by recursion, and gives up at some depth.
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise InvalidTableError(
-            "a line of the measurements is no JSON object; send the file as it was written"
-        )
-    return content
+        return space.parse(row.content["architecture"])
+    except KeyError:
+        raise InvalidTableError(f"line {row.number}: it lacks 'architecture'") from None
+    except InvalidArchitectureError as error:
+        raise InvalidTableError(f"line {row.number}: {error}") from None

@@ -12,13 +12,12 @@ from nas.costs.batch import CostTable
 from nas.devices.accuracy import Accuracy
 from nas.devices.basis import Basis, block_figures
 from nas.devices.blocks import FusedBlock, Operation
-from nas.devices.device import Device
+from nas.devices.device import LATENCY, Device
 from nas.devices.parts import Codes, Floats, NetworkBlocks, part_values
 from nas.devices.residual import Residual, ResidualInputs, chosen_options, residual_from_json
 from nas.devices.table import LatencyTable
 from nas.errors import InvalidRequestError
 
-LATENCY = "latency_ms"
 SCHEMA = 1
 
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import isfinite
 from typing import Any
 
 from nas.devices.blocks import FusedBlock
@@ -22,7 +21,8 @@ SCHEMA = 1
 MAX_ROWS = 200_000
 _MAX_TOLD = 10
 """Problems that one message names."""
-_MAX_MS = 1e7
+MAX_MS = 1e7
+_LARGEST = 1e300
 _OPTIONAL_MS = ("mean_ms", "p90_ms")
 _DROP_TOLERATED = 0.05
 """Of a larger block's time below a smaller one's: what medians of one block differ by anyway."""
@@ -61,7 +61,7 @@ class LatencyTable:
         if not numbered:
             raise InvalidTableError("the table is empty; its first line is the header, blocks follow")
         device, base_ms, tools = _read_header(numbered[0][1])
-        rows = _read_rows(numbered[1:])
+        rows = read_rows(numbered[1:])
         return cls(device=device, base_ms=base_ms, rows=rows, tools=tools)
 
     def lines(self) -> Iterator[str]:
@@ -107,8 +107,8 @@ def _read_header(line: str) -> tuple[Device, float, dict[str, str]]:
     if "device" not in header or "base_ms" not in header:
         raise InvalidTableError("the header lacks 'device' or 'base_ms'; give both")
     base_ms, tools = header.pop("base_ms"), header.pop("tools", {})
-    if not _is_number(base_ms) or not 0 <= base_ms <= _MAX_MS:
-        raise InvalidTableError(f"base_ms {base_ms!r} is not a number of milliseconds from 0 to {_MAX_MS:g}")
+    if not _is_number(base_ms) or not 0 <= base_ms <= MAX_MS:
+        raise InvalidTableError(f"base_ms {base_ms!r} is not a number of milliseconds from 0 to {MAX_MS:g}")
     if not isinstance(tools, dict) or not all(isinstance(v, str) for v in tools.values()):
         raise InvalidTableError(
             "tools is not a mapping from name to version; give it as {'onnxruntime': '…'}"
@@ -116,7 +116,8 @@ def _read_header(line: str) -> tuple[Device, float, dict[str, str]]:
     return Device.from_json({"name": header.pop("device"), **header}), float(base_ms), tools
 
 
-def _read_rows(numbered: Sequence[tuple[int, str]]) -> dict[FusedBlock, float]:
+def read_rows(numbered: Sequence[tuple[int, str]]) -> dict[FusedBlock, float]:
+    """The blocks of numbered lines; InvalidTableError names the first lines that are refused."""
     rows: dict[FusedBlock, float] = {}
     problems: list[str] = []
     for number, line in numbered:
@@ -148,15 +149,16 @@ def _read_object(line: str, what: str) -> dict[str, Any]:
 def _read_ms(row: Mapping[str, Any]) -> float:
     for name in ("p50_ms", *(n for n in _OPTIONAL_MS if n in row)):
         value = row.get(name)
-        if not _is_number(value) or not 0 < float(value or 0) <= _MAX_MS:
+        if not _is_number(value) or not 0 < float(value or 0) <= MAX_MS:
             raise InvalidTableError(
-                f"{name} {value!r} is not a number of milliseconds above 0, to {_MAX_MS:g}"
+                f"{name} {value!r} is not a number of milliseconds above 0, to {MAX_MS:g}"
             )
     return float(row["p50_ms"])
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    # By comparison: there are whole numbers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 _GROWN_TOGETHER = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nas.costs import COST_NAMES
+from nas.devices.device import LATENCY
 from nas.errors import InvalidRequestError
 from nas.pareto import Direction, Objective
 
@@ -31,7 +32,9 @@ _TRIALS_PER_SEED = {ProposerName.MODEL: 5}
 """Of how many trials one is a seed, where it is not of three: the model needs fewer to go on from."""
 
 
-def parse_objectives(names: Sequence[str], cost_names: Sequence[str] = COST_NAMES) -> tuple[Objective, ...]:
+def parse_objectives(
+    names: Sequence[str], cost_names: Sequence[str] = (*COST_NAMES, LATENCY)
+) -> tuple[Objective, ...]:
     """Accuracy, maximised, and any costs, minimised, in the order given; accuracy is always one of them."""
     allowed = (ACCURACY.name, *cost_names)
     for name in names:

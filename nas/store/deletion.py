@@ -27,11 +27,14 @@ from nas.store.tables import (
     Base,
     DatasetFileRow,
     DatasetRow,
+    DeviceRow,
     EvaluationBatchRow,
     EvaluationItemRow,
     EvaluationRow,
     JobEventRow,
     JobRow,
+    LatencyTableRow,
+    MeasurementsRow,
     ProbeNetworkRow,
     ProbeResultRow,
     ResourceRow,
@@ -45,6 +48,7 @@ from nas.store.tables import (
     VerificationRow,
     VerificationRunRow,
     VerifiedNetworkRow,
+    WorkFileRow,
 )
 
 MAX_LISTED = 100
@@ -64,9 +68,11 @@ class ResourceKind:
     """As messages do."""
     collection: str
     """Its place in paths, and in the artefact store."""
-    model: type[ResourceRow] | type[UploadRow]
+    model: type[ResourceRow] | type[UploadRow] | type[DeviceRow]
     parts: tuple[type[Base], ...] = ()
     """Tables whose rows are nothing without it, in the order in which they can go."""
+    owns: tuple[ResourceKind, ...] = ()
+    """Kinds of resources that are nothing without it: they do not keep it, and go with it once they may."""
 
 
 DATASET = ResourceKind(
@@ -108,8 +114,31 @@ VERIFICATION = ResourceKind(
     parts=(VerificationRunRow, VerifiedNetworkRow),
 )
 UPLOAD = ResourceKind(name="upload", noun="upload", collection="uploads", model=UploadRow)
+WORK_FILE = ResourceKind(name="work_file", noun="work file", collection="work-files", model=WorkFileRow)
+MEASUREMENTS = ResourceKind(
+    name="measurements", noun="measurements", collection="measurements", model=MeasurementsRow
+)
+DEVICE = ResourceKind(
+    name="device",
+    noun="device",
+    collection="devices",
+    model=DeviceRow,
+    parts=(LatencyTableRow,),
+    owns=(MEASUREMENTS,),
+)
 
-KINDS = (DATASET, SUPERNET, SEARCH, SUBNET, EVALUATION_BATCH, VERIFICATION, UPLOAD)
+KINDS = (
+    DATASET,
+    SUPERNET,
+    SEARCH,
+    SUBNET,
+    EVALUATION_BATCH,
+    VERIFICATION,
+    UPLOAD,
+    WORK_FILE,
+    MEASUREMENTS,
+    DEVICE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +175,9 @@ def delete_resource(session: Session, kind: ResourceKind, resource_id: str) -> N
     if session.get(kind.model, resource_id, with_for_update=True, populate_existing=True) is None:
         raise NotFoundError(f"no {kind.noun} {resource_id!r}")
     _check_unused(session, kind, resource_id)
+    for owned in kind.owns:
+        for owned_id in _owned(session, kind, resource_id, owned):
+            delete_resource(session, owned, owned_id)
     discards.discard(session, folder_of(kind, resource_id))
     try:
         _delete_rows(session, kind, resource_id, job_id)
@@ -174,6 +206,7 @@ def _check_unused(session: Session, kind: ResourceKind, resource_id: str) -> Non
     users, num_users = [], 0
     for user_kind, refers in _users(kind, resource_id):
         model = user_kind.model
+        assert not issubclass(model, DeviceRow), "a device refers to nothing"
         num_users += session.execute(select(func.count()).select_from(model).where(refers)).scalar_one()
         found = select(model.id, model.display_name).where(refers).order_by(model.created_at, model.id)
         users += [
@@ -198,13 +231,20 @@ def _users(kind: ResourceKind, resource_id: str) -> Iterator[tuple[ResourceKind,
     for ever, or until the row's job has ended where deletion may null it.
     """
     for user_kind in KINDS:
+        if user_kind in kind.owns:
+            continue
         columns = _references(user_kind.model, kind.model)
         if columns:
             yield user_kind, or_(*(_needs(user_kind.model, column, resource_id) for column in columns))
 
 
+def _owned(session: Session, kind: ResourceKind, resource_id: str, owned: ResourceKind) -> Sequence[str]:
+    (owner,) = _references(owned.model, kind.model)
+    return session.scalars(select(owned.model.id).where(owner == resource_id)).all()
+
+
 def _needs(
-    model: type[ResourceRow] | type[UploadRow], column: ColumnElement[str], resource_id: str
+    model: type[ResourceRow] | type[UploadRow] | type[DeviceRow], column: ColumnElement[str], resource_id: str
 ) -> ColumnElement[bool]:
     """The condition that a row refers to the resource and still needs it.
 

@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 from nas.architecture import Architecture
 from nas.costs import COST_NAMES
 from nas.job import JobKind
+from nas.store import latency
 from nas.store.evaluations import EvaluationProtocol, is_measured_by
 from nas.store.ids import Prefix, new_id
+from nas.store.latency import LatencySource
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
 from nas.store.tables import EvaluationBatchRow, EvaluationItemRow, EvaluationRow, SupernetRow
 
@@ -26,6 +28,8 @@ class GivenNetwork:
     costs: Mapping[str, int]
     is_infeasible: bool
     """It breaks a constraint of its batch."""
+    latency_ms: float | None = None
+    """Predicted, where the batch has a device."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,11 @@ def create(
     constraints: dict[str, Any],
     networks: Sequence[GivenNetwork],
     spec: dict[str, Any],
+    latency_source: LatencySource | None = None,
 ) -> WithJob[EvaluationBatchRow]:
     """A batch to be measured under the protocol; what is measured already is taken over at once."""
     training = hold(session, SupernetRow, protocol.supernet_id, noun="supernet").job
+    latency.hold(session, latency_source)
     row = EvaluationBatchRow(
         id=new_id(Prefix.EVALUATION_BATCH),
         display_name=display_name,
@@ -63,6 +69,7 @@ def create(
         supernet_id=protocol.supernet_id,
         constraints=constraints,
         num_architectures=len(networks),
+        **latency.columns_of(latency_source),
     )
     found = create_resource(session, row, kind=JobKind.EVALUATE, spec=spec, depends_on=training.id)
     items = [_values(row.id, number, network) for number, network in enumerate(networks)]
@@ -164,6 +171,7 @@ def _values(batch_id: str, number: int, network: GivenNetwork) -> dict[str, Any]
         "architecture_key": network.architecture.key,
         "architecture": network.architecture.to_json(),
         "is_infeasible": network.is_infeasible,
+        "latency_ms": network.latency_ms,
         **{name: int(network.costs[name]) for name in COST_NAMES},
     }
 

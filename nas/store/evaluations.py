@@ -83,9 +83,18 @@ class EvaluationColumns:
 
 
 def record(
-    session: Session, supernet_id: str, evaluation: Evaluation, costs: Mapping[str, int]
+    session: Session,
+    supernet_id: str,
+    evaluation: Evaluation,
+    costs: Mapping[str, int],
+    *,
+    code: bytes | None = None,
 ) -> tuple[int, bool]:
-    """The evaluation's id, and whether it is new: one already recorded stands as it was first written."""
+    """The evaluation's id, and whether it is new: one already recorded stands as it was first written.
+
+    `code` is the network's (`evaluation_columns.packed_code`). Without it answers by latency parse the
+    network each time that a process first reads it.
+    """
     protocol = EvaluationProtocol(
         supernet_id=supernet_id,
         checkpoint=evaluation.checkpoint,
@@ -98,7 +107,7 @@ def record(
     is_superseded = _is_superseded(session, protocol, figures)
     inserted = session.scalar(
         insert(EvaluationRow)
-        .values(_values(protocol, evaluation) | figures | {"is_superseded": is_superseded})
+        .values(_values(protocol, evaluation) | figures | {"is_superseded": is_superseded, "code": code})
         .on_conflict_do_nothing(constraint="uq_evaluations_identity")
         .returning(EvaluationRow.id)
     )

@@ -20,6 +20,9 @@ class Prefix(StrEnum):
     UPLOAD = "up"
     EVALUATION_BATCH = "eb"
     VERIFICATION = "ve"
+    LATENCY_TABLE = "lt"
+    MEASUREMENTS = "me"
+    WORK_FILE = "wf"
 
 
 def new_id(prefix: Prefix) -> str:

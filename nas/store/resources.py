@@ -18,11 +18,13 @@ from nas.store.tables import (
     DatasetRow,
     EvaluationBatchRow,
     JobRow,
+    MeasurementsRow,
     ResourceRow,
     SearchRow,
     SubnetRow,
     SupernetRow,
     VerificationRow,
+    WorkFileRow,
 )
 
 R = TypeVar("R", bound=ResourceRow)
@@ -34,6 +36,8 @@ _MADE_BY: Mapping[JobKind, type[ResourceRow]] = {
     JobKind.SPECIALISE: SubnetRow,
     JobKind.EVALUATE: EvaluationBatchRow,
     JobKind.VERIFY: VerificationRow,
+    JobKind.MAKE_WORK_FILE: WorkFileRow,
+    JobKind.FIT_LATENCY: MeasurementsRow,
 }
 
 Cursor = tuple[datetime, str]

@@ -15,7 +15,9 @@ from nas.job import JobKind
 from nas.prefilter.names import PrefilterName
 from nas.search.predictor import Prediction
 from nas.search.rounds import ForecastReport, Origin, StopReason
+from nas.store import latency
 from nas.store.ids import Prefix, new_id
+from nas.store.latency import LatencySource
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, hold, list_resources
 from nas.store.tables import EvaluationRow, SearchRoundRow, SearchRow, SupernetRow, TrialRow
 from nas.trial import Split
@@ -51,11 +53,13 @@ def create(
     prefilter: str = PrefilterName.NONE,
     extends: str | None = None,
     flat_rounds: int | None = None,
+    latency_source: LatencySource | None = None,
 ) -> WithJob[SearchRow]:
     """A search to be run; its job waits for the supernet's training."""
     training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     if extends is not None:
         check_extensible(session, extends, supernet_id)
+    latency.hold(session, latency_source)
     row = SearchRow(
         id=new_id(Prefix.SEARCH),
         display_name=display_name,
@@ -69,6 +73,7 @@ def create(
         prefilter=prefilter,
         extends=extends,
         flat_rounds=flat_rounds,
+        **latency.columns_of(latency_source),
     )
     return create_resource(session, row, kind=JobKind.SEARCH, spec=spec, depends_on=training.id)
 

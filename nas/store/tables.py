@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from nas.devices.device import DType
 from nas.job import JobKind, JobState
 from nas.prefilter.names import PrefilterName
 from nas.probes import ProbeRole
@@ -69,6 +70,13 @@ class Base(DeclarativeBase):
 def _one_of(column: str, values: Iterable[StrEnum]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _latency_source() -> CheckConstraint:
+    """A device is named together with one thing that predicts latencies on it."""
+    return CheckConstraint(
+        "num_nonnulls(latency_table_id, measurements_id) = num_nonnulls(device_id)", name="latency_source"
+    )
 
 
 _PROTOCOL = ("supernet_id", "checkpoint", "split", "num_images", "calibration")
@@ -325,6 +333,11 @@ class EvaluationRow(Base):
     size_bytes: Mapped[BigInt]
     peak_activation_bytes: Mapped[BigInt]
     duration_s: Mapped[float]
+    code: Mapped[bytes | None]
+    """The network's codes, a byte a decision: what latencies are predicted from, of all networks at once.
+    Null where it was recorded by an earlier release."""
+    recorded_in: Mapped[BigInt] = mapped_column(server_default=text("(pg_current_xact_id()::text)::bigint"))
+    """By which transaction: who has read all that had ended finds what came since, in whatever order."""
     is_superseded: Mapped[bool] = mapped_column(server_default=text("false"))
     """Kept by `nas.store.evaluations`: another one is as accurate and no dearer, so no answer needs this."""
     created_at: Mapped[Moment]
@@ -354,7 +367,127 @@ class EvaluationRow(Base):
         Index("ix_evaluations_costs", *_PROTOCOL, "macs", "params", "size_bytes", "peak_activation_bytes"),
         # For a list of all of them, newest first.
         Index("ix_evaluations_recorded", *_PROTOCOL, "id"),
+        # Wide enough to read them as columns, all or what came since, without the rows.
+        Index(
+            "ix_evaluations_columns",
+            "supernet_id",
+            "recorded_in",
+            postgresql_include=[
+                "checkpoint",
+                "split",
+                "num_images",
+                "calibration",
+                "id",
+                "num_correct",
+                "macs",
+                "params",
+                "size_bytes",
+                "peak_activation_bytes",
+                "code",
+            ],
+        ),
+        Index("ix_evaluations_uncoded", "supernet_id", "recorded_in", postgresql_where=text("code IS NULL")),
     )
+
+
+class DeviceRow(Base):
+    """A machine and the way that networks run on it. Its id is the name that people gave it."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    runtime: Mapped[str]
+    threads: Mapped[int]
+    batch: Mapped[int]
+    dtype: Mapped[str]
+    notes: Mapped[str]
+    created_at: Mapped[Moment]
+
+    __table_args__ = (_one_of("dtype", DType), Index(None, "created_at", "id"))
+
+
+class LatencyTableRow(Base):
+    """A table that was given for a device. The newest counts; older ones stay for what was asked by them."""
+
+    __tablename__ = "latency_tables"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    # As JSON lines; up to thousands of blocks, which a list of devices has no use for.
+    content: Mapped[str] = mapped_column(deferred=True)
+    fills_gaps: Mapped[bool]
+    """Blocks that it lacks are estimated from those it has, where they lie between them."""
+    num_blocks: Mapped[int]
+    base_ms: Mapped[float]
+    tools: Mapped[dict[str, str]]
+    warnings: Mapped[list[str]]
+    created_at: Mapped[Moment]
+
+    __table_args__ = (Index(None, "device_id", "created_at", "id"),)
+
+
+class MeasurementsRow(ResourceRow):
+    """What a probe measured of one space's networks. Columns of the model are null until there is one."""
+
+    __tablename__ = "measurements"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    search_space: Mapped[str]
+    num_classes: Mapped[int]
+    in_channels: Mapped[int]
+    content: Mapped[str] = mapped_column(deferred=True)
+    """As the probe wrote it."""
+    num_networks: Mapped[int]
+    num_blocks: Mapped[int]
+    repeatability: Mapped[dict[str, Any]]
+    """Of the probe's own figures, in a second pass; shown, never queried."""
+    model: Mapped[str | None] = mapped_column(deferred=True)
+    """As text: JSON that the database has read need not have the same bits."""
+    form: Mapped[dict[str, Any] | None]
+    """Which of the forms cross-validation chose; shown, never queried."""
+    num_judged: Mapped[int | None]
+    """Networks that had no part in the fit: what the model's accuracy is of."""
+    mape: Mapped[float | None]
+    hit_rate: Mapped[float | None]
+    spearman: Mapped[float | None]
+    table_accuracy: Mapped[dict[str, Any] | None]
+    """Of the blocks' plain sum, on all the networks; shown, never queried."""
+
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        # For the newest model of a device and a space.
+        Index(
+            "ix_measurements_models",
+            "device_id",
+            "search_space",
+            "num_classes",
+            "in_channels",
+            "created_at",
+            "id",
+        ),
+    )
+
+
+class WorkFileRow(ResourceRow):
+    """What a probe is to measure: a space's blocks and some networks. Its bytes lie in the artefact store."""
+
+    __tablename__ = "work_files"
+
+    search_space: Mapped[str]
+    num_classes: Mapped[int]
+    in_channels: Mapped[int]
+    batch: Mapped[int]
+    num_networks: Mapped[int]
+    max_blocks: Mapped[int]
+    seed: Mapped[BigInt]
+    num_blocks: Mapped[int | None]
+    """That are in it; null until it is made, like all that follow."""
+    num_blocks_of_space: Mapped[int | None]
+    uri: Mapped[str | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None]
+
+    __table_args__ = (Index(None, "created_at", "id"),)
 
 
 class SearchRow(ResourceRow):
@@ -373,6 +506,10 @@ class SearchRow(ResourceRow):
     proposer: Mapped[str]
     seed: Mapped[BigInt]
     extends: Mapped[str | None] = mapped_column(ForeignKey("searches.id"), index=True)
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"), index=True)
+    latency_table_id: Mapped[str | None] = mapped_column(ForeignKey("latency_tables.id"), index=True)
+    measurements_id: Mapped[str | None] = mapped_column(ForeignKey("measurements.id"), index=True)
+    """What predicts `latency_ms` for it, to its end: one of these where there is a device."""
     known_evaluation_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     """The evaluations known at the start, frozen: a resumed search must see the very same."""
     prefilter: Mapped[str] = mapped_column(server_default=text("'none'"))
@@ -389,6 +526,7 @@ class SearchRow(ResourceRow):
         Index(None, "created_at", "id"),
         _one_of("prefilter", PrefilterName),
         _one_of("stop_reason", StopReason),
+        _latency_source(),
     )
 
 
@@ -454,8 +592,12 @@ class EvaluationBatchRow(ResourceRow):
     supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.id"), index=True)
     constraints: Mapped[dict[str, Any]]
     num_architectures: Mapped[int]
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"), index=True)
+    latency_table_id: Mapped[str | None] = mapped_column(ForeignKey("latency_tables.id"), index=True)
+    measurements_id: Mapped[str | None] = mapped_column(ForeignKey("measurements.id"), index=True)
+    """What predicts `latency_ms` for it, to its end: one of these where there is a device."""
 
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (Index(None, "created_at", "id"), _latency_source())
 
 
 class EvaluationItemRow(Base):
@@ -471,6 +613,8 @@ class EvaluationItemRow(Base):
     params: Mapped[BigInt]
     size_bytes: Mapped[BigInt]
     peak_activation_bytes: Mapped[BigInt]
+    latency_ms: Mapped[float | None]
+    """Predicted, where the batch has a device."""
     is_infeasible: Mapped[bool]
     """It breaks a constraint of the batch, so it is never measured for it."""
     evaluation_id: Mapped[int | None] = mapped_column(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from nas.architecture import Architecture
 from nas.costs import batch_costs
+from nas.devices.blocks import FusedBlock
 from nas.devices.parts import NetworkBlocks
 from nas.errors import InvalidRequestError
 from supernet.export.block_graph import build_block, input_shapes, pattern
@@ -51,17 +52,24 @@ def write_probe_work(
     max_blocks: int | None = None,
     batch: int = 1,
     seed: int = 0,
-) -> None:
-    """Writes the zip: every block of the space, or `max_blocks` drawn ones, and networks spread by MACs."""
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Writes the zip: every block of the space, or `max_blocks` drawn ones, and networks spread by MACs.
+
+    How many blocks are in it. `on_progress` is told of every model, and may raise.
+    """
     if num_networks < MIN_NETWORKS:
         raise InvalidRequestError(
             f"{num_networks} whole networks are too few to fit a model to; ask for {MIN_NETWORKS} or more"
         )
     rng = np.random.default_rng(seed)
     chosen = spread_networks(networks, num_networks, rng)
+    blocks = _chosen_blocks(networks, max_blocks, rng)
     items: list[_Item] = []
+    total = len(blocks) + len(chosen)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for item, model in _models(networks, chosen, max_blocks, batch, rng):
+        for item, model in _models(networks, chosen, blocks, batch):
+            on_progress(min(len(items), total), total)
             items.append(item)
             _add(archive, item.model, model.SerializeToString(deterministic=True))
         content = {
@@ -73,6 +81,7 @@ def write_probe_work(
             "items": [asdict(item) for item in items],
         }
         _add(archive, "work.json", json.dumps(content).encode())
+    return len(blocks)
 
 
 def spread_networks(
@@ -89,21 +98,26 @@ def spread_networks(
     return (ends[0], *(by_macs[i] for i in steps), ends[1])
 
 
+def _chosen_blocks(
+    networks: NetworkBlocks, max_blocks: int | None, rng: np.random.Generator
+) -> list[FusedBlock]:
+    blocks = list(networks.distinct())
+    if max_blocks is None or len(blocks) <= max_blocks:
+        return blocks
+    return [blocks[i] for i in sorted(rng.choice(len(blocks), max_blocks, replace=False))]
+
+
 def _models(
     networks: NetworkBlocks,
     chosen: Sequence[Architecture],
-    max_blocks: int | None,
+    blocks: Sequence[FusedBlock],
     batch: int,
-    rng: np.random.Generator,
 ) -> Iterator[tuple[_Item, onnx.ModelProto]]:
     middle = _network_item(networks, chosen[len(chosen) // 2], "sentinel", "sentinel", batch)
     yield middle
     first = networks.space.lower(chosen[0], in_channels=networks.in_channels)[0]
     shape = [batch, first.in_channels, first.in_height, first.in_width]
     yield _item("empty", "empty", {INPUT_NAME: shape}, {}), _empty(shape)
-    blocks = list(networks.distinct())
-    if max_blocks is not None and len(blocks) > max_blocks:
-        blocks = [blocks[i] for i in sorted(rng.choice(len(blocks), max_blocks, replace=False))]
     for number, block in enumerate(blocks):
         item = _item(f"block{number}", "block", input_shapes(block, batch=batch), block.to_json())
         yield item, build_block(block, batch=batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from api.app import create_app
 from api.examples import WITHOUT_EXAMPLE
@@ -19,6 +20,7 @@ from api.problems import NAS_PROBLEMS
 from api.settings import ApiSettings
 from tests.api.conftest import DIGITS
 from tests.api.worker import SPACE
+from tests.devices.lines import probe_lines, table_of, text_of
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
@@ -94,7 +96,7 @@ class Examples:
             return {name: self._own(item, ids) for name, item in value.items()}
         if isinstance(value, str) and (match := PREFIXED_ID.fullmatch(value)):
             return ids[match[1]]
-        return value
+        return ids.get("host", value) if value == "host" else value
 
     def _ids(self, path: str, method: str) -> dict[str, str]:
         """Finished resources; to be changed or cancelled, one that waits; to be deleted, an unused one."""
@@ -104,7 +106,7 @@ class Examples:
         made = self._make(path.split("/")[2])
         if method == "delete" and "job_id" in made:
             self._http.post(f"/v1/jobs/{made['job_id']}/cancel").raise_for_status()
-        ids = {made["id"].partition("_")[0]: made["id"]}
+        ids = {made["id"].partition("_")[0]: made["id"]} if "id" in made else {"host": made["name"]}
         return {**self._finished, **ids, "job": made.get("job_id", "")}
 
     def _make(self, collection: str) -> dict:
@@ -119,14 +121,36 @@ class Examples:
             "evaluation-batches": {"architectures": [SPACE.largest().to_json()]},
             "subnets": {"search_id": finished["se"], "trial_number": 0},
             "verifications": {"search_id": finished["se"]},
+            "devices": {"name": f"device_{uuid4().hex}"},
+            "work-files": {"search_space": "micro_8"},
         }
+        if collection == "measurements":
+            headers = {"Content-Type": "application/jsonl"}
+            lines = "\n".join(probe_lines())
+            return self._http.post("/v1/devices/host/measurements", content=lines, headers=headers).json()
         collection = "datasets" if collection == "jobs" else collection
         nested = {"evaluation-batches": f"supernets/{finished['sn']}/evaluations"}
         path = nested.get(collection, collection)
         return self._http.post(f"/v1/{path}", json=bodies[collection]).json()
 
 
-def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search, batch, verification):
+@pytest.fixture
+def host(http, worker) -> dict[str, str]:
+    """A measured device of the name that the examples use, and a work file."""
+    http.post("/v1/devices", json={"name": "host"}).raise_for_status()
+    headers = {"Content-Type": "application/jsonl"}
+    http.put(
+        "/v1/devices/host/latency-table", content=text_of(table_of()), headers=headers
+    ).raise_for_status()
+    lines = "\n".join(probe_lines())
+    measured = http.post("/v1/devices/host/measurements", content=lines, headers=headers).json()
+    worker.fit_latency()
+    work_file = http.post("/v1/work-files", json={"search_space": "micro_8"}).json()
+    worker.make_work_file(b"a zip")
+    return {"me": measured["id"], "wf": work_file["id"]}
+
+
+def test_every_call_has_an_example_that_works_as_it_stands(http, host, subnet, search, batch, verification):
     """Ids alone are replaced, since nobody can know them beforehand, and the key is a new one each time."""
     supernet = http.get(f"/v1/supernets/{subnet['supernet_id']}").json()
     upload = http.post("/v1/uploads", content=b"x", headers={"Content-Type": "application/zip"}).json()
@@ -139,6 +163,7 @@ def test_every_call_has_an_example_that_works_as_it_stands(http, subnet, search,
         "sub": subnet.id,
         "job": subnet.job_id,
         "up": upload["id"],
+        **host,
     }
     examples = Examples(http, finished)
     committed = json.loads(COMMITTED.read_text())
@@ -188,6 +213,10 @@ change_evaluation_batch delete_evaluation_batch list_evaluation_batch_networks
 list_search_rounds get_search_optuna_journal
 create_finalists list_finalists create_verification list_verifications get_verification change_verification
 delete_verification list_verified_networks list_verification_runs
+create_device get_device list_devices delete_device download_probe put_latency_table get_latency_table
+get_latency_table_gaps
+create_measurements list_measurements get_measurements change_measurements delete_measurements
+create_work_file get_work_file list_work_files change_work_file delete_work_file download_work_file
 """
 
 

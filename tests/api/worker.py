@@ -12,23 +12,32 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.costs import costs
+from nas.devices.accuracy import compare
+from nas.devices.fitting import fit_and_judge
+from nas.devices.measurements import read_measurements
+from nas.devices.model import LatencyModel
+from nas.devices.table import LatencyTable
 from nas.job import JobKind, Progress
 from nas.probes import EpochProbes, ProbeResult, choose_probes
 from nas.search.predictor import Prediction
 from nas.search.rounds import ForecastReport, Origin, StopReason
 from nas.store import (
     datasets,
+    devices,
     evaluation_batches,
     evaluations,
+    measurements,
     probes,
     searches,
     subnets,
     supernets,
     verifications,
+    work_files,
 )
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.datasets import DatasetContents
+from nas.store.evaluation_columns import packed_code
 from nas.store.jobs import JobQueue
 from nas.store.supernets import TrainingPoint
 from nas.trial import Evaluation, Split
@@ -147,7 +156,11 @@ class PlayedWorker:
             supernet_id = search.supernet_id
             for number, (architecture, correct) in enumerate(zip(architectures, num_correct, strict=True)):
                 evaluation_id, is_new = evaluations.record(
-                    session, supernet_id, measurement(architecture, correct), costs_of(architecture)
+                    session,
+                    supernet_id,
+                    measurement(architecture, correct),
+                    costs_of(architecture),
+                    code=packed_code(SPACE, architecture),
                 )
                 searches.record_trial(
                     session,
@@ -225,6 +238,30 @@ class PlayedWorker:
                 verifications.record_choice(
                     session, verification_id, number, evaluation_test_id=evaluation_id
                 )
+
+    def fit_latency(self) -> None:
+        """A model of the figures, chosen without trees, which take their time."""
+        with self.job(JobKind.FIT_LATENCY) as (session, measurements_id):
+            row = measurements.get(session, measurements_id).row
+            content = measurements.content_of(session, row.id).splitlines()
+            measured = read_measurements(content, SPACES[row.search_space])
+            given = devices.current_tables(session, [row.device_id]).get(row.device_id)
+            table = measured.table
+            if not table.rows and given is not None:
+                table = LatencyTable.parse(devices.table_of(session, given.id).content.splitlines())
+            model = fit_and_judge(measured.networks, table=table if table.rows else None)
+            plain = None
+            if table.rows:
+                sums = LatencyModel.of_table(table).predict_ms(
+                    measured.networks.networks, measured.networks.codes
+                )
+                plain = compare(sums, measured.networks.latency_ms)
+            measurements.set_model(session, measurements_id, model, plain)
+
+    def make_work_file(self, content: bytes) -> None:
+        with self.job(JobKind.MAKE_WORK_FILE) as (session, work_file_id):
+            stored = self._artifacts.put(f"work-files/{work_file_id}/a/work.zip", content)
+            work_files.publish(session, work_file_id, stored, num_blocks=3, num_blocks_of_space=4)
 
     def specialise(self, files: dict[str, bytes]) -> None:
         with self.job(JobKind.SPECIALISE) as (session, subnet_id):

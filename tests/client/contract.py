@@ -23,6 +23,7 @@ from nas.client import (
 )
 from nas.job import JobKind
 from tests.api.worker import ladder
+from tests.devices.lines import probe_lines, table_of, text_of
 
 DIGITS = {"kind": "bundled", "name": "digits"}
 FILES = {"model.py": b"print('model')\n", "model.safetensors": bytes(range(256)) * 20_000}
@@ -106,6 +107,48 @@ async def finalists_and_their_own_trainings_are_told_beside_what_they_inherit(cl
     assert runs == [False, True]
     assert [found.number async for found in client.verifications.networks(verification.id)] == [0]
     assert [found.id async for found in client.verifications.list()] == [verification.id, finalists.id]
+
+
+async def a_device_is_measured_and_asked_about(client, worker, folder):
+    supernet = await trained(client, worker)
+    device = await client.devices.create("host", notes="a shelf")
+    assert [found.name async for found in client.devices.list()] == ["host"]
+    with pytest.raises(NotReadyError, match="nas device probe host"):
+        await supernet.best(device="host")
+    with pytest.raises(RequestRefusedError, match="line 2"):
+        await device.put_table(text_of(table_of()).splitlines()[0] + "\n{}")
+    assert (await device.put_table(text_of(table_of())))["num_blocks"] == len(table_of().rows)
+    assert await client.devices.table("host") == text_of(table_of()) + "\n"
+    assert (await device.gaps("micro_8", num_classes=10, in_channels=1))["num_missing"] == 0
+    measured = await client.devices.measure("host", "\n".join(probe_lines()))
+    worker.fit_latency()
+    measured = await measured.wait(timeout=60)
+    assert [found.id async for found in device.measurements()] == [measured.id]
+    assert [found.id async for found in client.measurements.list(device="host")] == [measured.id]
+    assert (await device.refresh())["models"][0]["accuracy"] == measured["accuracy"]
+    await client.searches.create(
+        supernet.id,
+        5,
+        device="host",
+        constraints={"max_latency_ms": "100%"},
+        objectives=["accuracy", "latency_ms"],
+    )
+    worker.search(ladder(5), [100, 140, 120, 180, 190])
+    front = await supernet.frontier(["latency_ms"], device="host")
+    times = [point.latency_ms for point in front]
+    assert times == sorted(times) and len(times) > 1
+    best = await client.supernets.best(supernet.id, device="host", max_latency_ms=times[0])
+    assert best["architecture_key"] == front[0]["architecture_key"]
+    assert best["latency_ms"]["predicted_by"] == measured.id
+    everything = [point.latency_ms async for point in supernet.evaluations("host")]
+    assert min(everything) == times[0] and (await supernet.best()).latency_ms is None
+    with pytest.raises(StateConflictError):
+        await device.delete()
+    work_file = await client.work_files.create("micro_8", num_classes=10, in_channels=1)
+    worker.make_work_file(b"a zip")
+    path = await (await work_file.wait(timeout=60)).download(folder)
+    assert path.read_bytes() == b"a zip" and "def main" in await client.devices.probe_source()
+    await client.work_files.delete(work_file.id)
 
 
 async def lists_are_read_page_by_page(client, worker, folder):

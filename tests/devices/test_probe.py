@@ -88,8 +88,20 @@ def test_from_the_work_file_to_a_model(work, tmp_path, patient):
         read_measurements([json.dumps(header), *lines[1:]], SPACE)
     spoiled = [json.loads(line) for line in lines]
     next(row for row in spoiled if row.get("kind") == "empty")["p50_ms"] = "fast"
-    with pytest.raises(InvalidTableError, match="not as the probe writes them"):
+    line = 1 + next(i for i, row in enumerate(spoiled) if row.get("kind") == "empty")
+    with pytest.raises(InvalidTableError, match=f"line {line}: p50_ms 'fast'"):
         read_measurements(map(json.dumps, spoiled), SPACE)
+    block = next(i for i, row in enumerate(map(json.loads, lines)) if row.get("kind") == "block")
+    with pytest.raises(InvalidTableError, match=f"line {len(lines) + 1}: block .* was told before"):
+        read_measurements([*lines, lines[block]], SPACE)
+    network = next(i for i, row in enumerate(map(json.loads, lines)) if row.get("kind") == "network")
+    foreign = [
+        *lines[:network],
+        json.dumps({**json.loads(lines[network]), "architecture": {}}),
+        *lines[network + 1 :],
+    ]
+    with pytest.raises(InvalidTableError, match=f"line {network + 1}: "):
+        read_measurements(foreign, SPACE)
     without_empty = [line for line in lines if json.loads(line).get("kind") != "empty"]
     with pytest.raises(InvalidTableError, match="not as the probe writes them"):
         read_measurements(without_empty, SPACE)

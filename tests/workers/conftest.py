@@ -146,6 +146,7 @@ class Site:
         objectives=("accuracy", "macs"),
         flat_rounds=None,
         prefilter="none",
+        latency_source=None,
         **constraints,
     ):
         with self.database.begin() as session:
@@ -163,6 +164,7 @@ class Site:
                 spec={},
                 extends=extends,
                 flat_rounds=flat_rounds,
+                latency_source=latency_source,
             )
 
     def add_batch(self, supernet_id: str, networks, *, infeasible=()):

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nas.client.asynchronous.collection import AsyncCollection, AsyncNamedCollection, AsyncProducts
+from nas.client.asynchronous.devices import AsyncDevices, AsyncMeasured, AsyncWorkFiles
 from nas.client.asynchronous.events import job_events
 from nas.client.asynchronous.resource import AsyncJob
 from nas.client.asynchronous.resources import (
@@ -42,6 +43,9 @@ class AsyncClient:
         self.subnets = AsyncSubnets(self._transport)
         self.verifications = AsyncVerifications(self._transport)
         self.jobs = AsyncJobs(self._transport)
+        self.devices = AsyncDevices(self._transport)
+        self.measurements = AsyncMeasured(self._transport)
+        self.work_files = AsyncWorkFiles(self._transport)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -162,21 +166,26 @@ class AsyncSupernets(AsyncProducts[AsyncSupernet]):
         architectures: Iterable[Mapping[str, Any] | str],
         *,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncEvaluationBatch:
         """See `Supernet.evaluate`."""
         return await self._unread(supernet_id).evaluate(
-            architectures, constraints=constraints, display_name=display_name, labels=labels
+            architectures,
+            constraints=constraints,
+            device=device,
+            display_name=display_name,
+            labels=labels,
         )
 
     async def evaluate_from(self, supernet_id: str, body: Mapping[str, Any]) -> AsyncEvaluationBatch:
         """See `Supernet.evaluate_from`."""
         return await self._unread(supernet_id).evaluate_from(body)
 
-    def evaluations(self, supernet_id: str) -> AsyncIterator[AsyncPoint]:
+    def evaluations(self, supernet_id: str, device: str | None = None) -> AsyncIterator[AsyncPoint]:
         """See `Supernet.evaluations`."""
-        return self._unread(supernet_id).evaluations()
+        return self._unread(supernet_id).evaluations(device)
 
     async def curves(self, supernet_id: str) -> list[dict[str, Any]]:
         """See `Supernet.curves`."""
@@ -199,6 +208,7 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
         num_trials: int | None = None,
         *,
         extends: str | None = None,
+        device: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
         objectives: list[str] | None = None,
         proposer: str | None = None,
@@ -210,6 +220,8 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
     ) -> AsyncSearch:
         """Search a trained supernet under constraints such as {"max_macs": "60%"}.
 
+        With `device`, "latency_ms" may be an objective, and "max_latency_ms" a constraint.
+
         With `extends`, go on from a search that has ended: what is left out is taken from it. With
         `flat_rounds`, end once so many rounds together gained next to no hypervolume.
         """
@@ -217,6 +229,7 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
             "supernet_id": supernet_id,
             "num_trials": num_trials,
             "extends": extends,
+            "device": device,
             "constraints": constraints,
             "objectives": objectives,
             "proposer": proposer,
@@ -234,11 +247,12 @@ class AsyncSearches(AsyncProducts[AsyncSearch]):
         num_trials: int = 1,
         *,
         extends: str | None = None,
+        device: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
         """The dry run of a search: `verdict`, `nearest`, `relax`, `relax_alone`, and what it would cost."""
-        asked = {"supernet_id": supernet_id, "extends": extends, "constraints": constraints}
-        return await self.validate_from({**asked, "num_trials": num_trials})
+        asked = {"supernet_id": supernet_id, "extends": extends, "num_trials": num_trials}
+        return await self.validate_from({**asked, "device": device, "constraints": constraints})
 
     async def validate_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The same from a whole request body, as `create_from` takes it."""
@@ -292,6 +306,7 @@ class AsyncSubnets(AsyncProducts[AsyncSubnet]):
         supernet_id: str | None = None,
         architecture: Mapping[str, Any] | str | None = None,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         search_id: str | None = None,
         trial_number: int | None = None,
         display_name: str | None = None,
@@ -302,6 +317,7 @@ class AsyncSubnets(AsyncProducts[AsyncSubnet]):
             "supernet_id": supernet_id,
             "architecture": architecture,
             "constraints": constraints,
+            "device": device,
             "search_id": search_id,
             "trial_number": trial_number,
             "display_name": display_name,

@@ -39,7 +39,10 @@ class AsyncSupernet(AsyncProduct):
     """A weight-shared network."""
 
     async def best(self, **bounds: float | str) -> AsyncPoint:
-        """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'."""
+        """The most accurate measured network within bounds such as max_macs=5e6 or max_params='60%'.
+
+        With device='pi5', its latency there is predicted, and max_latency_ms=5 bounds it.
+        """
         return AsyncPoint(await self.transport.get(f"{self['links']['self']}/best", bounds), self.transport)
 
     async def frontier(
@@ -55,6 +58,7 @@ class AsyncSupernet(AsyncProduct):
         architectures: Iterable[Mapping[str, Any] | str],
         *,
         constraints: Mapping[str, float | str] | None = None,
+        device: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncEvaluationBatch:
@@ -66,6 +70,7 @@ class AsyncSupernet(AsyncProduct):
             {
                 "architectures": list(architectures),
                 "constraints": constraints,
+                "device": device,
                 "display_name": display_name,
                 "labels": labels,
             }
@@ -76,9 +81,13 @@ class AsyncSupernet(AsyncProduct):
         answer = await self.transport.create(f"{self['links']['self']}/evaluations", body)
         return AsyncEvaluationBatch(answer, self.transport)
 
-    async def evaluations(self) -> AsyncIterator[AsyncPoint]:
-        """Everything measured with the final weights, whatever chose it, newest first."""
-        async for item in self.transport.pages(f"{self['links']['self']}/evaluations"):
+    async def evaluations(self, device: str | None = None) -> AsyncIterator[AsyncPoint]:
+        """Everything measured with the final weights, whatever chose it, newest first.
+
+        With the latency of each on a device, where one is named.
+        """
+        params = {"device": device}
+        async for item in self.transport.pages(f"{self['links']['self']}/evaluations", params):
             yield AsyncPoint(item, self.transport)
 
     async def curves(self) -> list[dict[str, Any]]:
@@ -215,6 +224,12 @@ class AsyncPoint(AsyncJsonObject):
     def costs_provenance(self) -> Provenance:
         """What the costs are: counted."""
         return Provenance(self["costs_provenance"])
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Predicted for the device that was named; None where none was. How well: `self["latency_ms"]`."""
+        figure = self.get("latency_ms")
+        return None if figure is None else float(figure["value"])
 
     @property
     def accuracy_provenance(self) -> Provenance:

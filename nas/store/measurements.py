@@ -1,0 +1,125 @@
+"""What probes measured on devices, and the latency models that were fitted to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session, undefer
+
+from nas.devices.accuracy import Accuracy
+from nas.devices.measurements import Measurements
+from nas.devices.model import LatencyModel
+from nas.job import JobKind
+from nas.store import devices
+from nas.store.ids import Prefix, new_id
+from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
+from nas.store.tables import MeasurementsRow
+
+_NOUN = "measurements"
+
+
+def create(
+    session: Session,
+    *,
+    display_name: str,
+    labels: dict[str, str],
+    measured: Measurements,
+    content: str,
+    spec: dict[str, Any],
+) -> WithJob[MeasurementsRow]:
+    """Measurements of a device that exists; their job fits a model to them."""
+    reader = measured.networks.networks
+    row = MeasurementsRow(
+        id=new_id(Prefix.MEASUREMENTS),
+        display_name=display_name,
+        labels=labels,
+        device_id=devices.hold(session, measured.networks.device.name).id,
+        search_space=reader.space.name,
+        num_classes=reader.num_classes,
+        in_channels=reader.in_channels,
+        content=content,
+        num_networks=len(measured.networks),
+        num_blocks=len(measured.table.rows),
+        repeatability=dict(measured.repeatability),
+    )
+    return create_resource(session, row, kind=JobKind.FIT_LATENCY, spec=spec)
+
+
+def get(session: Session, measurements_id: str) -> WithJob[MeasurementsRow]:
+    """The measurements and their job."""
+    return get_resource(session, MeasurementsRow, measurements_id, noun=_NOUN)
+
+
+def list(
+    session: Session, *, page_size: int, after: Cursor | None = None, device_id: str | None = None
+) -> Sequence[WithJob[MeasurementsRow]]:
+    """A page of measurements, newest first; of one device where given."""
+    where = [] if device_id is None else [MeasurementsRow.device_id == device_id]
+    return list_resources(session, MeasurementsRow, page_size=page_size, after=after, where=where)
+
+
+def content_of(session: Session, measurements_id: str) -> str:
+    """As the probe wrote them."""
+    return get_row(session, MeasurementsRow, measurements_id, noun=_NOUN).content
+
+
+def set_model(
+    session: Session, measurements_id: str, model: LatencyModel, table_accuracy: Accuracy | None
+) -> None:
+    """The model that was fitted to them, with its accuracy on networks that had no part in the fit."""
+    row = get_row(session, MeasurementsRow, measurements_id, noun=_NOUN)
+    accuracy = model.accuracy
+    assert accuracy is not None, "a model is published with its accuracy"
+    row.model = json.dumps(model.to_json())
+    row.form = form_of(model)
+    row.num_judged, row.mape, row.hit_rate = accuracy.num_networks, accuracy.mape, accuracy.hit_rate
+    row.spearman = _or_none(accuracy.spearman)
+    row.table_accuracy = None if table_accuracy is None else _shown(table_accuracy)
+    session.flush()
+
+
+def models(session: Session, device_ids: Sequence[str]) -> Sequence[MeasurementsRow]:
+    """Of each device, space, classes and channels, the newest measurements that have a model."""
+    row = MeasurementsRow
+    one = (row.device_id, row.search_space, row.num_classes, row.in_channels)
+    query = (
+        select(MeasurementsRow)
+        .ext(distinct_on(*one))
+        .where(MeasurementsRow.device_id.in_(device_ids), _HAS_MODEL)
+        .order_by(*one, MeasurementsRow.created_at.desc(), MeasurementsRow.id.desc())
+    )
+    return session.scalars(query).all()
+
+
+def with_model(session: Session, measurements_id: str) -> MeasurementsRow:
+    """The measurements with their model read."""
+    query = select(MeasurementsRow).where(MeasurementsRow.id == measurements_id)
+    return session.scalars(query.options(undefer(MeasurementsRow.model))).one()
+
+
+def form_of(model: LatencyModel) -> dict[str, Any]:
+    """What the model is made of, in short."""
+    residual = None if model.residual is None else model.residual.to_json()["kind"]
+    return {
+        "basis": model.basis.value,
+        "residual": residual,
+        "is_additive": model.is_additive,
+        "num_interpolated_blocks": len(model.interpolated),
+    }
+
+
+_HAS_MODEL: ColumnElement[bool] = MeasurementsRow.num_judged.is_not(None)
+
+
+def _shown(accuracy: Accuracy) -> dict[str, Any]:
+    return {**accuracy.to_json(), "spearman": _or_none(accuracy.spearman)}
+
+
+def _or_none(value: float) -> float | None:
+    """A rank correlation that there is none of is null."""
+    return value if isfinite(value) else None
