@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from nas.client import Client, ServiceUnavailableError
 from nas.search.cost_model import SpaceCosts
 from search_spaces import SPACES
 from tests.api.conftest import DIGITS, running
+from tests.ports import free_port
 from tests.search.slow_costs import SlowCosts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +41,7 @@ sys.exit(main())
 
 
 def test_the_service_runs_where_nothing_that_trains_is_installed(postgres_server, database_url, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "NAS_DATABASE_URL": postgres_server.url,

@@ -16,14 +16,13 @@ from nas.doctor import probes, storage
 from nas.doctor.database import database
 from nas.doctor.service import service
 from nas.store.database import Database, migrate
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(200)
 
 
 def unused_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def files(folder: Path) -> list[tuple]:

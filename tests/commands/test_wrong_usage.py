@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from tests.api.conftest import DIGITS
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,7 @@ def test_what_is_not_ready_fails_with_its_state(nas, untrained):
 
 
 def test_no_service_is_told_with_what_was_tried_and_how_to_start_one(unserved):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     ended = unserved("dataset", "list", "--url", url)
     assert (ended.status, ended.out) == (1, "")
     assert url in ended.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,17 +21,12 @@ from sqlalchemy import make_url
 
 from nas.client import Client
 from nas.store.embedded import EmbeddedPostgres
+from tests.ports import free_port
 from tests.processes import heed_interrupts
 
 QUICK = {"NAS_LEASE_S": "4", "NAS_NUM_THREADS": "1", "NAS_POLL_S": "0.2"}
 """So that a killed worker's job is soon taken up again."""
 _MARK = "NAS_TEST_MARK"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(predicate: Callable[[], object], *, timeout_s: float, what: str) -> None:

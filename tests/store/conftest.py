@@ -14,6 +14,7 @@ from nas.store.embedded import EmbeddedPostgres
 from nas.store.jobs import JobQueue
 from nas.store.postgres_install import installed_servers
 from nas.trial import Evaluation, Split
+from tests.conftest import forgo_durability
 
 COSTS = {"macs": 1000, "params": 100, "size_bytes": 400, "peak_activation_bytes": 64}
 
@@ -27,6 +28,7 @@ def postgres_server(
         return
     home = tmp_path_factory.mktemp("home")
     with server_factory(home, bin_dir=installed_servers()[request.param]) as server:
+        forgo_durability(server)
         yield server
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -30,7 +31,8 @@ from nas.store.database import Database, migrate
 from nas.store.jobs import JobQueue
 from nas.store.tables import UploadRow
 from search_spaces import SPACES
-from supernet.data import DataSource, SplitPlan, load_source
+from supernet.data import DataSource, GivenSplit, SplitPlan, load_source
+from supernet.data.sources import open_listing
 from tests.api.worker import CALIBRATION, CHECKPOINT, CONTENTS
 from tests.conftest import administer
 from workers.datasets import DatasetReference
@@ -41,7 +43,9 @@ from workers.wiring import build_service, ensure_ray
 
 DIGITS = DataSource.from_json({"kind": "bundled", "name": "digits"}).to_json()
 SPLIT = SplitPlan().to_json()
-RECIPE = {"name": "bignas", "epochs": 2, "batch_size": 256}
+NUM_FEW = 450
+"""Of the digits' 1,797 images: with `RECIPE`, training takes four steps an epoch."""
+RECIPE = {"name": "bignas", "epochs": 2, "batch_size": 64}
 SPACE = SPACES["micro_8"]
 
 
@@ -59,6 +63,15 @@ def local_ray() -> Iterator[None]:
     ensure_ray()
     yield
     ray.shutdown()
+
+
+def few_digits(folder: Path) -> dict:
+    """The first of the digits as a source, whose file is made in the folder."""
+    path = folder / "few_digits.npz"
+    if not path.exists():
+        whole = open_listing(DataSource.from_json(DIGITS)).arrays[GivenSplit.TRAIN]
+        np.savez(path, images=whole.images[:NUM_FEW], labels=whole.labels[:NUM_FEW])
+    return DataSource.from_json({"kind": "npz", "path": str(path)}).to_json()
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,9 @@ class Site:
     def have_ended(self, job_ids: Sequence[str]) -> bool:
         return all(self.queue.get(job_id).state.is_terminal for job_id in job_ids)
 
-    def add_dataset(self, source=DIGITS):
+    def add_dataset(self, source=None):
+        """Of few digits where no source is given."""
+        source = source or few_digits(self.home)
         with self.database.begin() as session:
             return datasets.create(
                 session,
@@ -279,16 +294,27 @@ def lasting_site(postgres_server, tmp_path_factory) -> Iterator[Site]:
     administer(postgres_server, "DROP DATABASE lasting WITH (FORCE)")
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> DatasetReference:
-    """The digits as a worker refers to them."""
+def reference_to(source: dict, caches: Path) -> DatasetReference:
+    """The images as a worker refers to them."""
     return DatasetReference(
         dataset_id="ds_digits",
-        source=DIGITS,
+        source=source,
         split=SPLIT,
-        fingerprint=load_source(DataSource.from_json(DIGITS)).fingerprint,
-        caches=tmp_path_factory.mktemp("digits"),
+        fingerprint=load_source(DataSource.from_json(source)).fingerprint,
+        caches=caches,
     )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> DatasetReference:
+    """A few of the digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    return reference_to(few_digits(folder), folder / "caches")
+
+
+@pytest.fixture(scope="session")
+def all_digits(tmp_path_factory) -> DatasetReference:
+    return reference_to(DIGITS, tmp_path_factory.mktemp("all_digits"))
 
 
 @pytest.fixture

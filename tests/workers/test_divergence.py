@@ -181,10 +181,10 @@ def test_after_three_it_is_given_up_and_the_last_good_checkpoint_is_the_newest(p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "num_rollbacks", "is_given_up"), [(12.0, 2, False), (100.0, 3, True)])
-def test_a_rate_far_too_high_comes_down(digits, tmp_path, rate, num_rollbacks, is_given_up):
+def test_a_rate_far_too_high_comes_down(all_digits, tmp_path, rate, num_rollbacks, is_given_up):
     """Nothing is planted: the rate itself does it."""
-    recipe = {**RECIPE, "clip": "none", "base_learning_rate": rate, "warmup_fraction": 0.0}
-    plan = replace(plan_of(digits, tmp_path / "run"), recipe=recipe)
+    recipe = {**RECIPE, "batch_size": 256, "clip": "none", "base_learning_rate": rate, "warmup_fraction": 0.0}
+    plan = replace(plan_of(all_digits, tmp_path / "run"), recipe=recipe)
     watcher = Lenient()
     if is_given_up:
         with pytest.raises(NasError, match=r"diverged 4 times .* mean loss .* below 12\.5"):

@@ -18,7 +18,7 @@ from nas.pareto import pareto_front
 from nas.store import datasets, searches, subnets, supernets
 from nas.store.tables import EvaluationRow
 from nas.trial import Split
-from tests.workers.conftest import RECIPE, SPACE
+from tests.workers.conftest import NUM_FEW, RECIPE, SPACE
 
 NUM_TRIALS = 8
 NUM_ROUNDS = 2
@@ -67,7 +67,7 @@ def test_every_job_succeeds_at_its_first_attempt(path, name):
 def test_the_data_set_is_described(path):
     with path.site.database.session() as session:
         row = datasets.get(session, path.dataset.row.id).row
-    assert row.num_train + row.num_val + row.num_test == 1797
+    assert row.num_train + row.num_val + row.num_test == NUM_FEW
     assert (row.num_classes, row.in_channels, row.image_height, row.image_width) == (10, 1, 8, 8)
 
 

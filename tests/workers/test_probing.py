@@ -90,8 +90,8 @@ def probing_of(digits, *, num_drawn=8, num_images_trained):
         (10**6, None),
     ],
 )
-def test_what_drawn_probes_cost_is_bounded(digits, num_images_trained, num_images):
-    splits, probing = probing_of(digits, num_images_trained=num_images_trained)
+def test_what_drawn_probes_cost_is_bounded(all_digits, num_images_trained, num_images):
+    splits, probing = probing_of(all_digits, num_images_trained=num_images_trained)
     results = probing.measure_drawn()
     assert {result.num_images for result in results} == {num_images or len(splits.val)}
     calibrated = {probing._of_drawn.calibration.partition("@")[0]}

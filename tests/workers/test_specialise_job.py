@@ -176,7 +176,7 @@ def test_a_module_that_is_another_network_than_the_recorded_one_is_not_published
     measured.clear()
     subnet_id, job = specialise(trained, architecture)
     assert job.state is JobState.FAILED
-    assert "classifies 2 of 288 val images otherwise" in job.error
+    assert "classifies 2 of 72 val images otherwise" in job.error
     assert "at most 1 may differ" in job.error
     assert measured == [Split.VAL]
     with trained.site.database.session() as session:
@@ -201,7 +201,7 @@ def test_what_another_job_records_meanwhile_cannot_make_row_and_card_differ(
     monkeypatch.setattr(specialise_job, "write_bundle", write_while_another_records)
     subnet_id, job = specialise(trained, architecture)
     assert job.state is JobState.FAILED
-    assert "another job has meanwhile recorded 0 of 288 val images" in job.error
+    assert "another job has meanwhile recorded 0 of 72 val images" in job.error
     with trained.site.database.session() as session:
         assert subnets.artifacts(session, subnet_id) == []
 

@@ -24,7 +24,7 @@ from nas.weights_file import describe_weights
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from supernet.warm_start import Carried
-from tests.workers.conftest import SPACE
+from tests.workers.conftest import DIGITS, SPACE
 from tests.workers.test_training_run import (
     Interruption,
     Watcher,
@@ -47,7 +47,7 @@ DIGITS_10 = tuple("0123456789")
 def trained(lasting_site):
     """A supernet that has learned something, and the bundles of its ends."""
     site = lasting_site
-    dataset = site.add_dataset()
+    dataset = site.add_dataset(DIGITS)
     supernet = site.add_supernet(dataset.row.id, recipe=SOURCE)
     ends = [site.add_subnet(supernet.row.id, end) for end in (SPACE.largest(), SPACE.smallest())]
     site.work([r.job.id for r in (dataset, supernet, *ends)])
