@@ -96,7 +96,7 @@ class Site:
             poll_s=0.05,
         )
 
-    def work(self, job_ids: Sequence[str], *, timeout_s: float = 150) -> None:
+    def work(self, job_ids: Sequence[str], *, timeout_s: float = 280) -> None:
         """Have a worker run until all of these jobs have ended."""
         service = build_service(self.settings(), self.database)
         with drained_when(service, lambda: self.have_ended(job_ids), timeout_s=timeout_s):
