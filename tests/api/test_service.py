@@ -40,6 +40,18 @@ sys.exit(main())
 """
 
 
+def await_answer(url: str) -> None:
+    """A process that starts takes a second, and on a busy machine many."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            httpx.get(url, timeout=60)
+            return
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 def test_the_service_runs_where_nothing_that_trains_is_installed(postgres_server, database_url, tmp_path):
     port = free_port()
     environment = {
@@ -52,6 +64,7 @@ def test_the_service_runs_where_nothing_that_trains_is_installed(postgres_server
         [sys.executable, "-c", BLOCKING], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
+        await_answer(f"http://127.0.0.1:{port}/healthz")
         with Client(f"http://127.0.0.1:{port}") as client:
             assert client.version()["api"] == "v1"
             assert client.datasets.create(DIGITS)["state"] == "queued"

@@ -18,7 +18,7 @@ from nas.store import supernets
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from tests.processes import is_descendant
-from tests.workers.conftest import RECIPE
+from tests.workers import conftest, test_training_run
 from tests.workers.test_training_run import (
     NUM_STEPS,
     STEPS_PER_EPOCH,
@@ -26,7 +26,6 @@ from tests.workers.test_training_run import (
     Watcher,
     assert_same_bits,
     final_state,
-    plan_of,
 )
 from workers.context import JobCancelledError
 from workers.ray_training import train_on_ray
@@ -39,6 +38,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+
+RECIPE = {**conftest.RECIPE, "batch_size": 256}
+"""Halves of a batch that have much the same statistics, and steps that take long enough to be killed in."""
+
+
+@pytest.fixture
+def digits(all_digits):
+    return all_digits
+
+
+def plan_of(digits, checkpoints, **fields):
+    return replace(test_training_run.plan_of(digits, checkpoints, **fields), recipe=RECIPE)
 
 
 class Patient(Watcher):
@@ -76,12 +88,8 @@ def test_a_job_on_two_ranks_ends_with_weights_progress_and_curves(site, local_ra
     assert "train" in phases
 
 
-def test_two_ranks_train_close_to_one(all_digits, tmp_path, local_ray):
-    # Halves of a batch that is large enough to have much the same statistics.
-    recipe = {**RECIPE, "batch_size": 256}
-    together, alone = (
-        replace(plan_of(all_digits, tmp_path / name), recipe=recipe) for name in ("two", "one")
-    )
+def test_two_ranks_train_close_to_one(digits, tmp_path, local_ray):
+    together, alone = plan_of(digits, tmp_path / "two"), plan_of(digits, tmp_path / "one")
     watcher = Patient()
     train_on_ray(together, num_workers=2, observer=watcher, check=lambda: None)
     single = Watcher()
@@ -162,9 +170,9 @@ def test_an_epochs_point_that_died_with_its_reader_is_told_again(digits, tmp_pat
 
 
 def test_what_no_rank_could_do_is_told_before_any_starts(digits, tmp_path, local_ray):
-    plan = replace(plan_of(digits, tmp_path / "run"), recipe={**RECIPE, "batch_size": 63})
+    plan = replace(plan_of(digits, tmp_path / "run"), recipe={**RECIPE, "batch_size": 255})
     started = time.monotonic()
-    with pytest.raises(InvalidRequestError, match="a batch of 63 cannot be shared evenly by 2 workers"):
+    with pytest.raises(InvalidRequestError, match="a batch of 255 cannot be shared evenly by 2 workers"):
         train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
     assert time.monotonic() - started < 30
     assert not (plan.checkpoints / "ray").exists()
