@@ -25,7 +25,8 @@ from supernet.data import TrainingBatches, augmentation_for, calibration_id
 from supernet.evaluate import CALIBRATION_BATCH_SIZE, SubnetEvaluator
 from supernet.network import Supernet
 from supernet.training import Trainer, build_stack
-from tests.workers.conftest import RECIPE, SPACE, drained_when, expire_leases
+from tests.workers import conftest
+from tests.workers.conftest import DIGITS, SPACE, drained_when, expire_leases
 from workers import chosen, verify_job
 from workers.datasets import dataset_reference
 from workers.observer import SilentObserver
@@ -34,6 +35,9 @@ from workers.training import TrainingPlan
 from workers.verify_job import verification_folder
 from workers.weights import SupernetDescription, publish_weights
 from workers.wiring import build_service
+
+RECIPE = {**conftest.RECIPE, "batch_size": 256}
+"""All the digits, in four steps an epoch."""
 
 
 class Killed(BaseException):
@@ -44,7 +48,7 @@ class Killed(BaseException):
 def fresh(lasting_site):
     """A supernet whose weights nothing has trained: what holds of them holds of others."""
     site = lasting_site
-    dataset = site.add_dataset()
+    dataset = site.add_dataset(DIGITS)
     site.work([dataset.job.id])
     supernet = site.add_supernet(dataset.row.id)
     splits = dataset_reference(site.database, site.artifacts, site.home, dataset.row.id).load()
