@@ -15,9 +15,10 @@ from tests.export.test_onnx import max_difference
 from tests.small_spaces import SMALL_SPACES
 from tests.training.toy import NUM_CLASSES, ToyBatches, toy_recipe
 
-NUM_STEPS = 16
 RATES = {"attentive_nas": 0.05, "ofa_resnet50": 0.05, "nas_bench_macro": 0.05, "nas_bench_201": 0.2}
 """Learning rates of a space of each family; the remaining one's is what the toy trains everywhere else."""
+NUM_STEPS = {"nas_bench_201": 28}
+"""Where 16 do not bring the loss down by more than steps differ, on whatever processor."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def trainer_of(space, recipe):
+def trainer_of(space, recipe, num_steps):
     supernet = Supernet(space, num_classes=NUM_CLASSES, generator=torch.Generator().manual_seed(0))
-    batches = ToyBatches(batch_size=recipe.batch_size, steps_per_epoch=NUM_STEPS)
+    batches = ToyBatches(batch_size=recipe.batch_size, steps_per_epoch=num_steps)
     stack = build_stack(
         recipe, space, steps_per_epoch=batches.steps_per_epoch, seed=0, num_images=batches.num_images
     )
@@ -44,10 +45,11 @@ def test_a_supernet_learns_and_its_networks_are_published_as_they_are(name):
         epochs=1, batch_size=16, num_random=1, optimizer="sgd", base_learning_rate=RATES[name],
         warmup_fraction=0.0, dropout=0.0,
     )  # fmt: skip
-    trainer = trainer_of(space, recipe)
+    num_steps = NUM_STEPS.get(name, 16)
+    trainer = trainer_of(space, recipe, num_steps)
     losses = []
     trainer.run(on_step=lambda stats: losses.append(stats.loss(Role.MAX)))
-    assert len(losses) == NUM_STEPS
+    assert len(losses) == num_steps
     assert np.mean(losses[-4:]) < 0.85 * np.mean(losses[:4])
 
     supernet = trainer.supernet.eval()
