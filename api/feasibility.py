@@ -25,10 +25,11 @@ def warm_certificates(services: Services) -> None:
     with services.database.session() as session:
         found = supernets.trained_spaces(session, limit=_MAX_WARMED)
     for trained in found:
-        space = SPACES[trained.search_space]
-        services.certificates.warm(
-            SpaceCosts(space=space, num_classes=trained.num_classes, in_channels=trained.in_channels)
-        )
+        # A supernet of an older release may be of a space that is no more; the service starts all the same.
+        if (space := SPACES.get(trained.search_space)) is not None:
+            services.certificates.warm(
+                SpaceCosts(space=space, num_classes=trained.num_classes, in_channels=trained.in_channels)
+            )
 
 
 def certificate_of(services: Services, supernet: TrainedSupernet, bounds: Bounds) -> Certificate:
