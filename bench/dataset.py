@@ -45,7 +45,7 @@ class DataSet:
         """The splits for measuring."""
         return ResizedSplits(self.splits)
 
-    def trainer(self, space: SearchSpace, recipe: Recipe, seed: int) -> Trainer:
+    def trainer(self, space: SearchSpace, recipe: Recipe, seed: int, *, num_lanes: int = 1) -> Trainer:
         """A training from new weights, as a worker would make it."""
         augmentation = augmentation_for(
             self.source,
@@ -74,7 +74,7 @@ class DataSet:
             seed=seed,
             num_images=batches.num_images,
         )
-        return Trainer(supernet, batches, stack, data_id=self.splits.fingerprint)
+        return Trainer(supernet, batches, stack, data_id=self.splits.fingerprint, num_lanes=num_lanes)
 
     def evaluator(self, supernet: Supernet) -> SubnetEvaluator:
         """Measures the supernet's networks as they stand, recalibrated."""

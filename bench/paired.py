@@ -40,9 +40,11 @@ def time_paired(
     *,
     pairs: int = 7,
     device: torch.device = CPU,
+    clock: Callable[[], float] | None = None,
 ) -> Paired:
-    """Both once to warm up, then in turn: CPU seconds, or seconds until a CUDA device is done."""
-    clock = _cuda_clock if device.type == "cuda" else time.process_time
+    """Both once to warm up, then in turn. By `clock`, or in CPU seconds, or until a CUDA device is done."""
+    if clock is None:
+        clock = _cuda_clock if device.type == "cuda" else time.process_time
     ours()
     reference()
     times: tuple[list[float], list[float]] = ([], [])

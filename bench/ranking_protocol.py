@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,15 @@ class CountingSupernet(Supernet):
         )
         self.register_buffer("spent_macs", torch.zeros((), dtype=torch.int64))
         self._macs: dict[tuple[object, ...], int] = {}
+        # Networks of one step may run side by side.
+        self._counting = Lock()
 
     def run(
         self, images: Tensor, architecture: Architecture, normalise: Normaliser, *, dropout: float = 0.0
     ) -> Tensor:
         """As every supernet, and counted."""
-        self.spent_macs += len(images) * self._macs_of(architecture)
+        with self._counting:
+            self.spent_macs += len(images) * self._macs_of(architecture)
         return super().run(images, architecture, normalise, dropout=dropout)
 
     def _macs_of(self, architecture: Architecture) -> int:

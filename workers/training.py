@@ -47,7 +47,8 @@ class TrainingPlan:
     checkpoints: Path
     """Folder of this run's checkpoints; it must reach every process that may resume it."""
     num_threads: int
-    """Of each process; a run that goes on keeps the number it began with."""
+    """Of each process, which computes as many networks of a step side by side; a run that goes on keeps the
+    number it began with."""
     device: str = CPU.type
     """As `take_device` names it."""
     num_probes: int = 0
@@ -127,6 +128,7 @@ class _Run:
             data_id=splits.fingerprint,
             rank_kinds=kinds_of_ranks(collective, device),
             warm_start=None if plan.start is None else plan.start.sha256,
+            num_lanes=plan.num_threads,
         )
         self._checkpoints = RunCheckpoints(plan.checkpoints, collective=collective, observer=observer)
         self._probing = Probing(

@@ -21,6 +21,10 @@ class BatchNormPolicy(Strategy, ABC):
     def normaliser(self, collective: Collective) -> Normaliser:
         """For one step."""
 
+    @abstractmethod
+    def exchanges(self, collective: Collective) -> bool:
+        """Whether ranks exchange something within a forward or backward pass, and so in one order."""
+
 
 class LocalBatchNorm(BatchNormPolicy):
     """Each rank by its own part of the batch."""
@@ -29,6 +33,11 @@ class LocalBatchNorm(BatchNormPolicy):
         """The statistics of whatever is normalised."""
         del collective
         return normalise_by_batch
+
+    def exchanges(self, collective: Collective) -> bool:
+        """Never."""
+        del collective
+        return False
 
 
 class SynchronisedBatchNorm(BatchNormPolicy):
@@ -56,6 +65,10 @@ class SynchronisedBatchNorm(BatchNormPolicy):
             return (centred * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)).to(x.dtype)
 
         return normalise
+
+    def exchanges(self, collective: Collective) -> bool:
+        """Where there are several ranks."""
+        return collective.world_size > 1
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -14,12 +14,15 @@ from supernet.training.collective import Collective
 from supernet.training.paths import Role
 from supernet.training.strategy import Strategy
 
+NetworkGradients = tuple[Tensor | None, ...]
+"""Of one network: of each parameter that wants one, then of its gates; None where it has none."""
+
 
 class FlatGradients:
     """All gradients in one buffer, of which `parameter.grad` is a view for every parameter that wants one.
 
-    Backward passes add to the views, so one step needs one reduction whatever the number of networks,
-    and a parameter that no network used has a gradient of exactly 0 on every rank.
+    Those of all networks are added to the views, so one step needs one reduction whatever the number of
+    networks, and a parameter that no network used has a gradient of exactly 0 on every rank.
 
     The buffer has one part, or one more for each random network whose gradient is to be seen by itself.
     """
@@ -64,18 +67,31 @@ class FlatGradients:
         return self.parts[0]
 
     def start(self) -> None:
-        """Zeroes the buffer and makes its first part the parameters' gradient, whatever that was."""
-        self._buffer.zero_()
-        self.collect(0)
-
-    def collect(self, part: int) -> None:
-        """Backward passes add to this part from now on.
+        """Zeroes the buffer and makes its first part the parameters' gradient, whatever that was.
 
         A parameter that wants no gradient has none, so that optimizers leave it alone; one of 0 they would
         take for a reason to go on by momentum and decay.
         """
+        self._buffer.zero_()
         for name, parameter in self._parameters.items():
-            parameter.grad = self._views[part][name] if parameter.requires_grad else None
+            parameter.grad = self._views[0][name] if parameter.requires_grad else None
+
+    def of(self, loss: Tensor, gates: Tensor | None = None) -> NetworkGradients:
+        """The gradient of a network's loss, by the parameters and by its gates.
+
+        It touches nothing that another thread may be at.
+        """
+        wanted = [parameter for parameter in self._parameters.values() if parameter.requires_grad]
+        inputs = wanted if gates is None else [*wanted, gates]
+        return torch.autograd.grad(loss, inputs, allow_unused=True)
+
+    def add(self, part: int, gradients: NetworkGradients, gates: Tensor | None = None) -> None:
+        """Adds what `of` gave: to a part, and to the gradient of the gates."""
+        views = [self._views[part][name] for name, p in self._parameters.items() if p.requires_grad]
+        targets = views if gates is None else [*views, gates.grad]
+        for target, gradient in zip(targets, gradients, strict=True):
+            if gradient is not None:
+                target.add_(gradient)
 
     def collect_gates(self, gates: Sequence[Tensor]) -> None:
         """Makes part of the buffer the gradient of these tensors, each of shape (num_gates,)."""
@@ -96,7 +112,6 @@ class FlatGradients:
         """Adds the random networks' own parts, each times its weight, to the first."""
         for part, weight in zip(self.parts[1:], weights, strict=True):
             self.values.add_(part, alpha=weight)
-        self.collect(0)
 
 
 class GradientPolicy(Strategy, ABC):

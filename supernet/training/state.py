@@ -53,7 +53,7 @@ class TrainingState:
 
 
 def environment_of(
-    device: torch.device, *, world_size: int, rank_kinds: Sequence[str] = ()
+    device: torch.device, *, world_size: int, num_lanes: int = 1, rank_kinds: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything outside the run that decides its draws and the last bits of its arithmetic.
 
@@ -62,6 +62,7 @@ def environment_of(
     return {
         **machine_of(device),
         "threads": torch.get_num_threads(),
+        "lanes": num_lanes,
         "memory_format": "channels_last",
         "world_size": world_size,
         "ranks": list(rank_kinds),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from math import isfinite
 from typing import Any, Protocol
 
@@ -16,9 +18,11 @@ from nas.errors import InvalidRequestError
 from supernet.network import Supernet
 from supernet.training.collective import Collective, SingleProcess
 from supernet.training.data_sampler import DataDraw
+from supernet.training.distillation import BatchLoss
 from supernet.training.formats import CheckpointError
-from supernet.training.gradient import FlatGradients
+from supernet.training.gradient import FlatGradients, NetworkGradients
 from supernet.training.guard import TrainingDivergedError
+from supernet.training.lanes import Lanes
 from supernet.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -86,6 +90,22 @@ class StepStats:
         return sum(losses) / len(losses) if losses else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StepWork:
+    """What all networks of a step are computed from."""
+
+    slots: Sequence[Slot]
+    weights: Sequence[float]
+    parts: Sequence[int]
+    """Of the gradients, which each network adds to."""
+    context: StepContext
+    draw: DataDraw
+    batch_loss: BatchLoss
+
+
+_IN_ORDER = Lanes(1)
+
+
 class Trainer:
     """Trains a supernet in place, step by step."""
 
@@ -99,11 +119,13 @@ class Trainer:
         data_id: str = "",
         rank_kinds: Sequence[str] = (),
         warm_start: str | None = None,
+        num_lanes: int = 1,
     ) -> None:
         """`data_id` names the images, `warm_start` the weights that the supernet was given, None where it was
         given none; a checkpoint made from others is refused.
 
-        `rank_kinds` is what `kinds_of_ranks` gave, to be recorded with the run.
+        `rank_kinds` is what `kinds_of_ranks` gave, to be recorded with the run. `num_lanes` networks of a
+        step are computed side by side, where they can be; a run that goes on keeps the number it began with.
         All ranks start from the weights of rank 0.
         """
         self.supernet = supernet
@@ -129,6 +151,7 @@ class Trainer:
             num_gates=stack.sampler.num_gates,
         )
         self._optimizer = build_optimizer(stack.recipe, supernet)
+        self._lanes = self._lanes_here(num_lanes)
 
     # Stepping
 
@@ -204,29 +227,53 @@ class Trainer:
         self, slots: Sequence[Slot], weights: Sequence[float], context: StepContext, draw: DataDraw
     ) -> None:
         """Adds up the gradients of all networks on one batch, and notes their losses."""
-        batch_loss = self.stack.distillation.for_batch(
-            context.images, context.labels_n, normalise=context.normalise
+        work = _StepWork(
+            slots=slots,
+            weights=weights,
+            parts=self._parts(slots),
+            context=context,
+            draw=draw,
+            batch_loss=self.stack.distillation.for_batch(
+                context.images, context.labels_n, normalise=context.normalise
+            ),
         )
+        # Before all others, which may learn from its logits.
+        first = self._loss(0, work)
+        pieces = [partial(self._gradients.of, first, _gates_of(slots[0]))]
+        pieces += [partial(self._gradient, index, work) for index in range(1, len(slots))]
+        lanes = self._lanes if self._is_divisible(slots) else _IN_ORDER
+        for slot, part, gradients in zip(slots, work.parts, lanes.run(pieces), strict=True):
+            self._gradients.add(part, gradients, _gates_of(slot))
+
+    def _is_divisible(self, slots: Sequence[Slot]) -> bool:
+        """Whether the networks after the first may run in any order."""
+        draws = any(self.stack.regularisation.dropout(slot.role) > 0 for slot in slots[1:])
+        # Torch has one generator for all threads, and ranks exchange in one order.
+        return not draws and not self.stack.batch_norm.exchanges(self._collective)
+
+    def _gradient(self, index: int, work: _StepWork) -> NetworkGradients:
+        return self._gradients.of(self._loss(index, work), _gates_of(work.slots[index]))
+
+    def _loss(self, index: int, work: _StepWork) -> Tensor:
+        """What the network is differentiated by: its mean loss, and its weight where it shares a part."""
+        slot, context = work.slots[index], work.context
+        logits = self._logits(slot, index, context)
+        # A teacher that is none of the step's networks runs here, as they do.
+        with self.stack.precision.forward(self._device):
+            losses_n = work.batch_loss(slot, logits)
         part = self._part_of_batch(len(context.labels_n))
-        num_own = 0
-        for index, (slot, weight) in enumerate(zip(slots, weights, strict=True)):
-            logits = self._logits(slot, index, context)
-            # A teacher that is none of the step's networks runs here, as they do.
-            with self.stack.precision.forward(self._device):
-                losses_n = batch_loss(slot, logits)
-            self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
-            if index == 0 and self.stack.data.wants_scores:
-                (by_logits,) = torch.autograd.grad(losses_n.sum(), logits, retain_graph=True)
-                self._gradients.scores[part] = by_logits.norm(dim=1)
-            loss = self._mean(losses_n, draw, part)
-            if self._has_own_part(slot):
-                # Weighed when it is merged: what is observed is the network's gradient as it is.
-                num_own += 1
-                self._gradients.collect(num_own)
-            else:
-                self._gradients.collect(0)
-                loss = weight * loss
-            loss.backward()
+        self._gradients.losses[index] = losses_n.detach().sum() / self._batches.batch_size
+        if index == 0 and self.stack.data.wants_scores:
+            (by_logits,) = torch.autograd.grad(losses_n.sum(), logits, retain_graph=True)
+            self._gradients.scores[part] = by_logits.norm(dim=1)
+        loss = self._mean(losses_n, work.draw, part)
+        # A part of its own is weighed when it is merged: what is observed is the gradient as it is.
+        return loss if work.parts[index] else work.weights[index] * loss
+
+    def _parts(self, slots: Sequence[Slot]) -> list[int]:
+        """Of the gradients, for each network: 0 is what they share."""
+        own = count(1)
+        return [next(own) if self._has_own_part(slot) else 0 for slot in slots]
 
     def _has_own_part(self, slot: Slot) -> bool:
         return self.stack.sampler.wants_slot_gradients and slot.role is Role.RANDOM
@@ -322,7 +369,10 @@ class Trainer:
             # Those of an older release had no state to keep.
             strategy.load_state_dict(state.strategies.get(name, {}))
         self.step = state.step
-        found = differences(state.environment, self._environment())
+        # Those of an older release had one.
+        environment = {"lanes": 1, **state.environment}
+        self._lanes = self._lanes_here(environment["lanes"])
+        found = differences(environment, self._environment())
         if not repeats_bits(self._device):
             found = (*found, f"device: {self._device.type} does not repeat its sums bit for bit")
         self.departures = (*state.departures, *(f"step {state.step}: {line}" for line in found))
@@ -342,8 +392,19 @@ class Trainer:
 
     def _environment(self) -> dict[str, Any]:
         return environment_of(
-            self._device, world_size=self._collective.world_size, rank_kinds=self._rank_kinds
+            self._device,
+            world_size=self._collective.world_size,
+            num_lanes=self._lanes.count,
+            rank_kinds=self._rank_kinds,
         )
+
+    def _lanes_here(self, count: int) -> Lanes:
+        """On a GPU all networks wait in one queue anyway."""
+        return Lanes(count if self._device.type == "cpu" else 1)
+
+
+def _gates_of(slot: Slot) -> Tensor | None:
+    return None if slot.gates is None else slot.gates.flat
 
 
 def _check_match(supernet: Supernet, batches: Batches, stack: Stack) -> None:

@@ -130,7 +130,6 @@ def test_the_buffer_starts_every_step_empty():
     gradients = FlatGradients(layers, num_own=1, num_scores=4)
     for tensor in (gradients.parts, gradients.losses, gradients.scores):
         tensor.fill_(9.0)
-    gradients.collect(1)
     gradients.start()
     assert not any(tensor.any() for tensor in (gradients.parts, gradients.losses, gradients.scores))
     layers(torch.ones(1, 3)).sum().backward()

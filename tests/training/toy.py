@@ -75,7 +75,7 @@ def toy_supernet(kind=Supernet, *, seed=0, space="micro_8", **kwargs):
     return kind(SPACES[space], num_classes=NUM_CLASSES, generator=generator, **kwargs)
 
 
-def toy_trainer(*, kind=Supernet, recipe=None, seed=0, dtype=torch.float32, collective=None, data_id=""):
+def toy_trainer(*, kind=Supernet, recipe=None, seed=0, dtype=torch.float32, **of_trainer):
     recipe = recipe or toy_recipe()
     supernet = toy_supernet(kind, seed=seed, kernel_transform=recipe.kernel_transform).to(dtype)
     batches = ToyBatches(batch_size=recipe.batch_size, dtype=dtype)
@@ -86,7 +86,7 @@ def toy_trainer(*, kind=Supernet, recipe=None, seed=0, dtype=torch.float32, coll
         seed=seed,
         num_images=batches.num_images,
     )
-    return Trainer(supernet, batches, stack, collective=collective, data_id=data_id)
+    return Trainer(supernet, batches, stack, **of_trainer)
 
 
 def step_context(step, *, supernet=None, batches=None, collective=None):
