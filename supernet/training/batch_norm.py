@@ -21,9 +21,10 @@ class BatchNormPolicy(Strategy, ABC):
     def normaliser(self, collective: Collective) -> Normaliser:
         """For one step."""
 
-    @abstractmethod
     def exchanges(self, collective: Collective) -> bool:
-        """Whether ranks exchange something within a forward or backward pass, and so in one order."""
+        """Whether ranks exchange something within a pass, and so must do it in one order."""
+        del collective
+        return False
 
 
 class LocalBatchNorm(BatchNormPolicy):
@@ -33,11 +34,6 @@ class LocalBatchNorm(BatchNormPolicy):
         """The statistics of whatever is normalised."""
         del collective
         return normalise_by_batch
-
-    def exchanges(self, collective: Collective) -> bool:
-        """Never."""
-        del collective
-        return False
 
 
 class SynchronisedBatchNorm(BatchNormPolicy):
