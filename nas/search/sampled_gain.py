@@ -1,7 +1,7 @@
 """Hypervolume gained in three objectives and more: exact along one of them, at points spread over the others.
 
 Deviation: not exact, as gains in one and two objectives are. Exact ones are a hypervolume each, thousands a
-round, which takes minutes; a batch needs their order alone. Along one objective the front leaves a room above
+round; a batch needs their order alone. Along one objective the front leaves a room above
 every point of the others, and what a candidate gains is what it fills of that room, in the mean over points.
 The objective is the one on which opinions differ, the predicted accuracy; costs are known.
 """
