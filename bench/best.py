@@ -85,12 +85,18 @@ def main(arguments: Sequence[str]) -> None:
         if not options.latency_only:
             _measure_reading_all(database, protocol)
             _measure_recording(database, protocol, SPACES[options.space], num=options.requests)
-        with _api(url) as http:
+        with _api(url) as (http, pid):
             if not options.latency_only:
                 _measure_answers(http, protocol.supernet_id, costs, num=options.requests)
             _wait_for(http, f"/v1/supernets/{protocol.supernet_id}/best")
             measure_latency_answers(
-                http, database, protocol, SPACES[options.space], num_classes=NUM_CLASSES, num=options.requests
+                http,
+                database,
+                protocol,
+                SPACES[options.space],
+                num_classes=NUM_CLASSES,
+                num=options.requests,
+                pid=pid,
             )
         database.dispose()
 
@@ -110,7 +116,8 @@ def _scratch_database() -> Iterator[str]:
 
 
 @contextmanager
-def _api(url: str) -> Iterator[httpx.Client]:
+def _api(url: str) -> Iterator[tuple[httpx.Client, int]]:
+    """A client, and the process that it asks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -123,7 +130,7 @@ def _api(url: str) -> Iterator[httpx.Client]:
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-            yield http
+            yield http, process.pid
     finally:
         process.terminate()
         process.wait()

@@ -5,10 +5,12 @@ Times are made up; what is measured is how long answers take, for each form that
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,6 +45,7 @@ def measure_latency_answers(
     *,
     num_classes: int,
     num: int,
+    pid: int,
 ) -> None:
     """Print how long answers take by an additive model, one with interactions, and one with trees."""
     networks = NetworkBlocks.of(space, num_classes=num_classes, in_channels=3)
@@ -50,8 +53,14 @@ def measure_latency_answers(
     for form, model in _models(networks):
         _publish(database, model, networks)
         name, bounds = model.device.name, _bounds(model, networks)
+        before_s = _processor_s(pid)
         first, _ = _asked(http, f"{path}/best", [{"device": name, "max_latency_ms": bounds[0]}])
-        print(f"best by latency, {form}: the first query {first[0]:.0f} ms", flush=True)
+        took_s = _processor_s(pid) - before_s
+        print(
+            f"best by latency, {form}: the first query {first[0]:.0f} ms, {took_s:.1f} s of the service's "
+            f"processor time (load {os.getloadavg()[0]:.0f})",
+            flush=True,
+        )
         asked = [{"device": name, "max_latency_ms": bound} for bound in np.resize(bounds, num).tolist()]
         _tell(f"best by latency, {form}, from the second on", *_asked(http, f"{path}/best", asked))
         two = [{**query, "max_macs": "60%", "max_params": "70%"} for query in asked]
@@ -61,6 +70,12 @@ def measure_latency_answers(
         front = [{**query, "objectives": "latency_ms"} for query in asked[: max(3, num // 20)]]
         _tell(f"frontier of accuracy and latency, {form}", *_asked(http, f"{path}/frontier", front))
     _tell("one more evaluation, then best by latency", *_interleaved(http, database, protocol, space, num))
+
+
+def _processor_s(pid: int) -> float:
+    """What the process has used up to now, all threads; Linux alone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _models(networks: NetworkBlocks) -> Iterator[tuple[str, LatencyModel]]:

@@ -22,6 +22,7 @@ from nas.space import SearchSpace
 from nas.store.evaluations import EvaluationColumns, EvaluationProtocol
 
 Codes = npt.NDArray[np.uint8]
+Figures = dict[str, npt.NDArray[np.int64]]
 
 _FIGURES = ("id", "num_correct", "macs", "params", "size_bytes", "peak_activation_bytes", "recorded_in")
 _IS_MEASURED_BY = """supernet_id = %(supernet_id)s AND checkpoint = %(checkpoint)s AND split = %(split)s
@@ -64,22 +65,26 @@ def read(
         "calibration": protocol.calibration,
         "since": since,
     }
-    figures, codes = _read_packed(connection, asked, len(space.decisions))
-    older_figures, older_codes = _read_unpacked(connection, asked, space)
-    figures, codes = np.concatenate([figures, older_figures]), np.concatenate([codes, older_codes])
-    named = dict(zip(_FIGURES, np.ascontiguousarray(figures.T), strict=True))
-    recorded_in = named.pop("recorded_in")
+    packed, codes = _read_packed(connection, asked, len(space.decisions))
+    unpacked, older_codes = _read_unpacked(connection, asked, space)
+    figures = {name: np.concatenate([packed[name], unpacked[name]]) for name in _FIGURES}
+    recorded_in = figures.pop("recorded_in")
     columns = EvaluationColumns(
-        evaluation_id=named.pop("id"),
-        num_images=np.full(len(figures), protocol.num_images, dtype=np.int64),
-        **named,
+        evaluation_id=figures.pop("id"),
+        num_images=np.full(len(recorded_in), protocol.num_images, dtype=np.int64),
+        **figures,
     )
-    return ReadEvaluations(columns=columns, codes=codes, recorded_in=recorded_in, read_until=read_until)
+    return ReadEvaluations(
+        columns=columns,
+        codes=np.concatenate([codes, older_codes]),
+        recorded_in=recorded_in,
+        read_until=read_until,
+    )
 
 
 def _read_packed(
     connection: Connection, asked: Mapping[str, object], num_decisions: int
-) -> tuple[npt.NDArray[np.int64], Codes]:
+) -> tuple[Figures, Codes]:
     """As bytes of a fixed width, for a million rows are too many to make numbers of one by one."""
     columns = ", ".join(f"{name}::bigint" for name in _FIGURES)
     query = f"COPY (SELECT {columns}, code FROM evaluations WHERE {_IS_MEASURED_BY} AND code IS NOT NULL) "
@@ -99,13 +104,12 @@ def _read_packed(
         raise InvalidArchitectureError(
             f"evaluations of {asked['supernet_id']} have codes of other than {num_decisions} decisions"
         )
-    figures = np.stack([rows[name].astype(np.int64) for name in _FIGURES], axis=1)
-    return figures, np.ascontiguousarray(rows["code"])
+    return {name: rows[name].astype(np.int64) for name in _FIGURES}, np.ascontiguousarray(rows["code"])
 
 
 def _read_unpacked(
     connection: Connection, asked: Mapping[str, object], space: SearchSpace
-) -> tuple[npt.NDArray[np.int64], Codes]:
+) -> tuple[Figures, Codes]:
     """Those that an earlier release recorded, without their codes."""
     columns = ", ".join(f"{name}::bigint" for name in _FIGURES)
     query = f"SELECT {columns}, architecture FROM evaluations WHERE {_IS_MEASURED_BY} AND code IS NULL"
@@ -113,7 +117,7 @@ def _read_unpacked(
         rows = cursor.execute(query, asked).fetchall()
     figures = np.array([row[:-1] for row in rows], dtype=np.int64).reshape(-1, len(_FIGURES))
     codes = space.encode(_parsed(space, (row[-1] for row in rows)))
-    return figures, codes.astype(np.uint8)
+    return dict(zip(_FIGURES, figures.T, strict=True)), codes.astype(np.uint8)
 
 
 def _parsed(space: SearchSpace, descriptions: Iterator[object]) -> Iterator[Architecture]:
