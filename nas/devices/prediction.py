@@ -18,7 +18,7 @@ from nas.devices.model import LatencyModel
 from nas.devices.parts import BlockPart, Codes, Floats, NetworkBlocks, part_values
 from nas.devices.residual import ResidualInputs, chosen_options
 
-_CHUNK_ROWS = 16_384
+_CHUNK_ROWS = 8_192
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,6 @@ Figures = dict[str, npt.NDArray[np.int64]]
 _FIGURES = ("id", "num_correct", "macs", "params", "size_bytes", "peak_activation_bytes", "recorded_in")
 _IS_MEASURED_BY = """supernet_id = %(supernet_id)s AND checkpoint = %(checkpoint)s AND split = %(split)s
     AND num_images = %(num_images)s AND calibration = %(calibration)s AND recorded_in >= %(since)s"""
-_HEADER_BYTES, _TRAILER_BYTES = 19, 2
-"""Of PostgreSQL's binary COPY."""
 
 
 def packed_code(space: SearchSpace, architecture: Architecture) -> bytes:
@@ -85,26 +83,25 @@ def read(
 def _read_packed(
     connection: Connection, asked: Mapping[str, object], num_decisions: int
 ) -> tuple[Figures, Codes]:
-    """As bytes of a fixed width, for a million rows are too many to make numbers of one by one."""
-    columns = ", ".join(f"{name}::bigint" for name in _FIGURES)
-    query = f"COPY (SELECT {columns}, code FROM evaluations WHERE {_IS_MEASURED_BY} AND code IS NOT NULL) "
-    with connection.cursor() as cursor, cursor.copy(query + "TO STDOUT (FORMAT BINARY)", asked) as copy:
-        content = b"".join(copy)
-    row = np.dtype(
-        [
-            ("num_fields", ">i2"),
-            *((f"{name}{part}", kind) for name in _FIGURES for part, kind in ((".size", ">i4"), ("", ">i8"))),
-            ("code.size", ">i4"),
-            ("code", np.uint8, (num_decisions,)),
-        ]
+    """Each column as one run of bytes, for a million rows are too many to be taken one by one."""
+    columns = ", ".join(f"string_agg(int8send({name}::bigint), ''::bytea)" for name in _FIGURES)
+    query = (
+        f"SELECT {columns}, string_agg(code, ''::bytea) FROM evaluations "
+        f"WHERE {_IS_MEASURED_BY} AND code IS NOT NULL"
     )
-    num_rows, rest = divmod(len(content) - _HEADER_BYTES - _TRAILER_BYTES, row.itemsize)
-    rows = np.frombuffer(content, row, count=num_rows, offset=_HEADER_BYTES)
-    if rest or (rows["code.size"] != num_decisions).any():
+    with connection.cursor() as cursor:
+        found = cursor.execute(query, asked, binary=True).fetchone()
+    assert found is not None, "an aggregate is always a row"
+    *figures, codes = (value or b"" for value in found)
+    named = {
+        name: np.frombuffer(value, ">i8").astype(np.int64)
+        for name, value in zip(_FIGURES, figures, strict=True)
+    }
+    if len(codes) != num_decisions * len(named["id"]):
         raise InvalidArchitectureError(
             f"evaluations of {asked['supernet_id']} have codes of other than {num_decisions} decisions"
         )
-    return {name: rows[name].astype(np.int64) for name in _FIGURES}, np.ascontiguousarray(rows["code"])
+    return named, np.frombuffer(codes, np.uint8).reshape(-1, num_decisions)
 
 
 def _read_unpacked(
