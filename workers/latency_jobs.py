@@ -107,6 +107,8 @@ class LatencyFit:
             model = replace(model, interpolated=filled.interpolated)
         plain = None if table is None else _accuracy_of_sum(table, measured.networks)
 
+        context.report("fit", 1, 1)
+
         def finish(session: Session) -> None:
             measurements.set_model(session, job.resource_id, model, plain)
             add_event(session, job.id, "latency_fitted", measurements.form_of(model))
