@@ -25,11 +25,12 @@ def measure_predictor(table: Table, num_learned: int, seeds: Sequence[int]) -> N
     Kendall's tau is that within ten bins of the cost, beside what needs no learning or little: log MACs, the
     number of weighted layers, and the mean of the five networks learned from that differ in fewest decisions.
     """
-    features, num_layers = Features(table).of(table.networks), _num_layers(table)
+    described = Features(table)
+    features, num_layers = described.of(table.networks), _num_layers(table)
     for num in (times * num_learned for times in (1, *_MORE_LEARNED)):
         if num > len(table.networks) // 2:
             break
-        rows = [_one_seed(table, features, num_layers, num, seed) for seed in seeds]
+        rows = [_one_seed(table, described.figures, features, num_layers, num, seed) for seed in seeds]
         coverage = np.mean([row.pop("coverage") for row in rows])
         taus = ", ".join(f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0])
         print(
@@ -40,13 +41,18 @@ def measure_predictor(table: Table, num_learned: int, seeds: Sequence[int]) -> N
 
 
 def _one_seed(
-    table: Table, features: np.ndarray, num_layers: np.ndarray, num_learned: int, seed: int
+    table: Table,
+    figures: np.ndarray,
+    features: np.ndarray,
+    num_layers: np.ndarray,
+    num_learned: int,
+    seed: int,
 ) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(table.networks))
     learned, others = order[:num_learned], order[num_learned:]
     accuracies = table.accuracies
-    predictor = Predictor.fit(features[learned], accuracies[learned], fit_trees, rng)
+    predictor = Predictor.fit(features[learned], accuracies[learned], fit_trees, rng, figures=figures)
     means, spreads = predictor.mean_and_spread(features[others])
     factor = conformal_factor(predictor.held_out_scores(accuracies[learned]))
     made = predictions(means, spreads, factor)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.costs.batch import PEAK
-from nas.pareto import Floats
+from nas.pareto import Floats, Indices
 from nas.search.cost_model import Codes, CostModel
-from nas.search.paths import path_figures
+from nas.search.paths import Operation, operations_of, path_figures
 from nas.search.sampling import is_enumerable
 from nas.space import Condition, SearchSpace
 
@@ -25,9 +25,10 @@ class Features:
 
     One column for every option of every decision, 1 where chosen; a decision that counts for nothing leaves
     its columns 0. How many decisions of a group took each option, for groups of several. The logarithm of
-    every cost. In a space that is listed whole: the paths through the layers, which cost too much to find
-    where there are many networks. Source of the masked one-hot part: the accuracy predictor of Once-for-All
-    (Cai et al., ICLR 2020). Deviation: the rest beside it, because trees learn sums badly from few networks.
+    every cost. In a space that is listed whole: the paths through the layers and the operations on them,
+    which cost too much to find where there are many networks. Source of the masked one-hot part: the accuracy
+    predictor of Once-for-All (Cai et al., ICLR 2020). Deviation: the rest beside it, because trees learn sums
+    badly from few networks.
     """
 
     def __init__(self, costs: CostModel, cost_names: Sequence[str] | None = None) -> None:
@@ -43,6 +44,14 @@ class Features:
         self._position = {decision.name: i for i, decision in enumerate(self._decisions)}
         # Cheaper to lower, with the same graph but for parts that repeat; None where there are too many.
         self._graphs = costs.space.peak_equivalent() if is_enumerable(costs.space) else None
+
+    @cached_property
+    def figures(self) -> Indices:
+        """The columns that describe a network as a whole: costs and paths. All, where paths are not known."""
+        num_options = [len(decision.options) for decision in self._decisions]
+        num_columns = sum(num_options) + sum(num_options[group[0]] for group in self._groups)
+        num_figures = len(self._cost_names) + (len(path_figures((), self._operations)) if self._graphs else 0)
+        return np.arange(num_columns if self._graphs else 0, num_columns + num_figures)
 
     def of(self, architectures: Sequence[Architecture]) -> Floats:
         """Shape (n, features), the same for every spelling of a network."""
@@ -62,8 +71,14 @@ class Features:
         logs = [np.log(np.maximum(costs[name], _LEAST_COST))[:, None] for name in self._cost_names]
         columns = [*chosen, *counts, *logs]
         if self._graphs and len(codes):
-            columns.append(np.array([_paths(self._graphs, tuple(code)) for code in codes.tolist()]))
+            rows = [_paths(self._graphs, self._operations, tuple(code)) for code in codes.tolist()]
+            columns.append(np.array(rows))
         return np.concatenate(columns, axis=1).astype(np.float64)
+
+    @cached_property
+    def _operations(self) -> tuple[Operation, ...]:
+        graphs = self._graphs
+        return operations_of(map(graphs.lower, graphs.covering())) if graphs else ()
 
     @cached_property
     def _groups(self) -> list[list[int]]:
@@ -92,5 +107,7 @@ class Features:
 
 
 @lru_cache(maxsize=2**15)
-def _paths(graphs: SearchSpace, code: tuple[int, ...]) -> tuple[float, ...]:
-    return path_figures(graphs.lower(graphs.decode(code)))
+def _paths(
+    graphs: SearchSpace, operations: tuple[Operation, ...], code: tuple[int, ...]
+) -> tuple[float, ...]:
+    return path_figures(graphs.lower(graphs.decode(code)), operations)

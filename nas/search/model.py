@@ -18,9 +18,10 @@ from nas.architecture import Architecture
 from nas.pareto import Floats
 from nas.search.candidates import Candidates, breed, every_feasible
 from nas.search.cost_model import Codes
+from nas.search.ensemble import Fit
 from nas.search.features import Features
 from nas.search.gain import best_batch
-from nas.search.predictor import Fit, Prediction, Predictor, conformal_factor, predictions, scores
+from nas.search.predictor import Prediction, Predictor, conformal_factor, predictions, scores
 from nas.search.region import FeasibleRegion
 from nas.search.rounds import Scored
 from nas.search.sampling import sample_feasible
@@ -44,7 +45,7 @@ class ModelProposer:
     """Learns from what is told; proposes what adds most to the hypervolume, by the predictor."""
 
     def __init__(self, region: FeasibleRegion, settings: SearchSettings, fit: Fit) -> None:
-        """`fit` makes the predictor's members."""
+        """`fit` makes the members of the predictor's ensemble."""
         self._region = region
         self._settings = settings
         self._fit = fit
@@ -104,7 +105,9 @@ class ModelProposer:
         if self._predictor is None and len(self._told) >= _LEAST_LEARNED:
             rng = np.random.default_rng((self._settings.seed, self._num_tells))
             features = self._features.of([*self._told])
-            self._predictor = Predictor.fit(features, self._accuracies, self._fit, rng)
+            self._predictor = Predictor.fit(
+                features, self._accuracies, self._fit, rng, figures=self._features.figures
+            )
         return self._predictor
 
     @cached_property

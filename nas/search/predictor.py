@@ -1,30 +1,28 @@
-"""Accuracy predicted by an ensemble, with intervals that hold the truth as often as they say.
+"""Accuracy predicted by two models that know different things, with intervals that hold the truth as often as
+they say.
 
-Which regressor the members are is passed in, so that nothing here needs a library.
+Boosted trees learn what single decisions do; a Gaussian process learns smoothly from a network's figures as a
+whole, and so from fewer networks. How much each counts is told by its errors on networks held out from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from nas.pareto import Floats
+from nas.pareto import Floats, Indices
+from nas.search.ensemble import Ensemble, Fit
+from nas.search.process import GaussianProcess
 
 CONFIDENCE = 0.9
 """How often an interval is to hold the accuracy measured."""
-NUM_MEMBERS = 24
-"""Some nine of them have not seen a network that was learned from: enough for their mean to err much as that
-of all does. With eight it errs more, and intervals come out too wide."""
-
-Predict = Callable[[Floats], Floats]
-"""Targets (n,) of features (n, f)."""
-Fit = Callable[[Floats, Floats, int], Predict]
-"""Learns from features (n, f), targets (n,) and a seed."""
+_LEAST_ERROR = 0.01
+"""Added to every error before its logarithm is taken: a faultless network has one too, and what a handful of
+images tell apart near it weighs little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +47,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Members fitted to bootstrap resamples of the networks measured."""
+    """Both models, fitted to the merits of the networks measured."""
 
-    members: tuple[Predict, ...]
-    held_out: Floats
-    """For each network learned from, (n,), the mean of the members that did not see it."""
-    held_out_spread: Floats
-    """Their standard deviation about it."""
-    floor: float
-    """Added to every spread: what members agree on is not certain for that."""
+    process: GaussianProcess
+    ensemble: Ensemble
+    share: float
+    """Of the process in what both say together, 0 to 1."""
+    figures: Indices
+    """The columns of the features that the process reads."""
 
     @classmethod
     def fit(
@@ -67,44 +64,62 @@ class Predictor:
         fit: Fit,
         rng: np.random.Generator,
         *,
-        num_members: int = NUM_MEMBERS,
+        figures: Indices | None = None,
     ) -> Predictor:
-        """An ensemble that has seen features (n, f) and accuracies (n,)."""
-        num = len(accuracies)
-        drawn = rng.integers(num, size=(num_members, num))
-        seeds = rng.integers(2**31, size=num_members).tolist()
-        members = tuple(fit(features[d], accuracies[d], s) for d, s in zip(drawn, seeds, strict=True))
-        opinions = np.stack([member(features) for member in members])
-        was_seen = np.stack([np.isin(np.arange(num), d) for d in drawn])
-        mean, spread = _of_unseen(opinions, was_seen)
-        return cls(members, mean, spread, floor=float(np.median(np.abs(accuracies - mean))))
+        """One that has seen features (n, f) and accuracies (n,); `fit` makes the ensemble's members.
+
+        `figures` are the columns that the process reads, None for all.
+        """
+        columns = np.arange(features.shape[1]) if figures is None else figures
+        merits = merits_of(accuracies)
+        ensemble = Ensemble.fit(features, merits, fit, rng)
+        process = GaussianProcess.fit(features[:, columns], merits, rng)
+        return cls(process, ensemble, _best_share(merits, process.held_out, ensemble.held_out), columns)
 
     def outlooks(self, features: Floats, num: int = 8) -> Floats:
-        """Accuracies (num, n) from gloomy to bright: evenly spread quantiles of a normal distribution each.
-
-        Trees never expect more than the best they saw. What may surpass it shows in the brightest alone.
-        """
+        """Accuracies (num, n) from gloomy to bright: evenly spread quantiles of a normal distribution of each
+        merit."""
         means, spreads = self.mean_and_spread(features)
-        return np.asarray(means + ndtri((np.arange(num)[:, None] + 0.5) / num) * spreads, dtype=np.float64)
-
-    def opinions(self, features: Floats) -> Floats:
-        """What each member expects, shape (members, n)."""
-        return np.stack([member(features) for member in self.members])
+        return accuracies_at(means + ndtri((np.arange(num)[:, None] + 0.5) / num) * spreads)
 
     def held_out_scores(self, accuracies: Floats) -> Floats:
-        """Errors on the networks learned from, by members that did not see them, in units of the spread."""
-        return scores(accuracies, self.held_out, self.held_out_spread + self.floor)
+        """Errors on the networks learned from, as if each had not been seen, in units of the spread."""
+        means = self._together(self.process.held_out, self.ensemble.held_out)
+        spreads = self._together(self.process.held_out_spread, self.ensemble.held_out_spread)
+        return scores(accuracies, means, spreads)
 
     def mean_and_spread(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean of the members (n,), and their standard deviation with the floor (n,)."""
-        opinions = self.opinions(features)
-        return opinions.mean(axis=0), opinions.std(axis=0, ddof=1) + self.floor
+        """The merits expected (n,), and how far off they may be (n,)."""
+        told = zip(
+            self.process.mean_and_spread(features[:, self.figures]),
+            self.ensemble.mean_and_spread(features),
+            strict=True,
+        )
+        means, spreads = (self._together(*pair) for pair in told)
+        return means, spreads
+
+    def _together(self, process: Floats, ensemble: Floats) -> Floats:
+        return self.share * process + (1 - self.share) * ensemble
+
+
+def merits_of(accuracies: Floats) -> Floats:
+    """Less the logarithms of the errors: what predictors learn.
+
+    A change of a network takes away a part of its errors rather than a number of points; and where some
+    networks fail badly, points would tell of little else.
+    """
+    return np.asarray(-np.log(1.0 - accuracies + _LEAST_ERROR))
+
+
+def accuracies_at(merits: Floats) -> Floats:
+    """The accuracies (n,) of such merits, 0 and 1 where those are out of reach."""
+    return np.asarray(np.clip(1.0 + _LEAST_ERROR - np.exp(-merits), 0.0, 1.0))
 
 
 def scores(accuracies: Floats, means: Floats, spreads: Floats) -> Floats:
-    """Absolute errors in units of the spread: what intervals are calibrated by."""
+    """Absolute errors of predicted merits in units of the spread: what intervals are calibrated by."""
     # Where neither error nor spread is left, nothing was missed.
-    return np.abs(accuracies - means) / np.maximum(spreads, np.finfo(np.float64).tiny)
+    return np.abs(merits_of(accuracies) - means) / np.maximum(spreads, np.finfo(np.float64).tiny)
 
 
 def conformal_factor(calibration: Floats, confidence: float = CONFIDENCE) -> float:
@@ -119,19 +134,19 @@ def conformal_factor(calibration: Floats, confidence: float = CONFIDENCE) -> flo
 
 
 def predictions(means: Floats, spreads: Floats, factor: float) -> Sequence[Prediction]:
-    """Means (n,) with intervals of `factor` spreads (n,) to both sides."""
-    rows = zip(means.tolist(), (factor * spreads).tolist(), strict=True)
-    return [Prediction(mean, mean - reach, mean + reach) for mean, reach in rows]
+    """The accuracies at merits (n,), with intervals of `factor` spreads (n,) of merit to both sides."""
+    lows, highs = (accuracies_at(means + sign * factor * spreads) for sign in (-1.0, 1.0))
+    if np.isinf(factor):
+        lows, highs = np.full(len(means), -np.inf), np.full(len(means), np.inf)
+    rows = zip(accuracies_at(means).tolist(), lows.tolist(), highs.tolist(), strict=True)
+    return [Prediction(*row) for row in rows]
 
 
-def _of_unseen(opinions: Floats, was_seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Mean and standard deviation, for each column, over the members that did not see it.
+def _best_share(targets: Floats, first: Floats, second: Floats) -> float:
+    """Of `first` (n,) in a mean with `second` (n,), from 0 to 1, that makes the squares of the errors least.
 
-    Over all members where fewer than two did not: with 24 this hardly ever happens.
+    Source: Wolpert, "Stacked generalization", Neural Networks 5 (1992), with the two made to sum to one.
     """
-    unseen = np.where((~was_seen).sum(axis=0) < 2, 1.0, 1.0 - was_seen)
-    count = unseen.sum(axis=0)
-    mean = (opinions * unseen).sum(axis=0) / count
-    # Unbiased, like that over all members: they are not equally many.
-    variance = ((opinions - mean) ** 2 * unseen).sum(axis=0) / (count - 1)
-    return mean, np.sqrt(variance)
+    apart = first - second
+    square = float(apart @ apart)
+    return float(np.clip((targets - second) @ apart / square, 0.0, 1.0)) if square > 0 else 0.5

@@ -1,4 +1,4 @@
-"""The predictor's members: boosted trees by scikit-learn, which only this file of the search imports."""
+"""The ensemble's members: boosted trees by scikit-learn, which only this file of the search imports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sklearn import config_context
 from sklearn.ensemble import GradientBoostingRegressor
 
 from nas.pareto import Floats
-from nas.search.predictor import Predict
+from nas.search.ensemble import Predict
 
 _NUM_TREES = 30
 _MAX_DEPTH = 3

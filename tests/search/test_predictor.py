@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from nas.layers import LayerKind
 from nas.search.cost_model import SpaceCosts
+from nas.search.ensemble import Ensemble
 from nas.search.features import Features
 from nas.search.forecasts import equal_bins, forecast_report, within_bins
-from nas.search.paths import path_figures
-from nas.search.predictor import Prediction, Predictor, conformal_factor, predictions, scores
+from nas.search.paths import operations_of, path_figures
+from nas.search.predictor import (
+    Prediction,
+    Predictor,
+    accuracies_at,
+    conformal_factor,
+    merits_of,
+    predictions,
+    scores,
+)
 from nas.search.rounds import Origin, SearchTrial
 from nas.search.settings import ProposerName
 from nas.search.trees import fit_trees
@@ -99,6 +110,84 @@ def test_paths_of_cells_known_by_heart():
     assert (longest, shortest, ways) == (1 + 3 * 3 + 2 * 2 + 1, 1 + 3 * 3 + 2 * 1 + 1, np.log1p(4))
     cut = space.parse(cell.format(*["none"] * 6))
     assert path_figures(space.lower(cut)) == (-1.0, -1.0, 0.0)
+    assert path_figures(space.lower(cut), [CONV_1, CONV_3]) == (-1.0, -1.0, 0.0, *[-1.0] * 4)
+
+
+CONV_1, CONV_3 = (LayerKind.CONV, 1, False), (LayerKind.CONV, 3, False)
+POOL_3 = (LayerKind.AVERAGE_POOL, 3, False)
+
+
+def passed(operations: dict[tuple[int, int], str]) -> np.ndarray:
+    """How often a cell is passed by 1 × 1, 3 × 3 and pools: on the mean, and by the signal; shape (2, 3)."""
+    space = replace(SPACES["nas_bench_201"], stage_widths=(16,), cells_per_stage=1)
+    edges = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+    values = {f"edge{a}to{b}": operations.get((a, b), "none") for a, b in edges}
+    figures = path_figures(space.lower(space.parse(values)), [CONV_1, CONV_3, POOL_3])
+    # Before the cell lies the stem, a 3 × 3, and behind it neither.
+    return np.array(figures[3:]).reshape(2, 3) - np.array([0.0, 1.0, 0.0])
+
+
+def test_operations_on_the_paths_of_cells_known_by_heart():
+    chain = passed({(0, 1): "nor_conv_3x3", (1, 2): "avg_pool_3x3", (2, 3): "nor_conv_1x1"})
+    assert chain == pytest.approx(np.ones((2, 3)))
+    mean, _ = passed({(0, 3): "nor_conv_1x1", (0, 1): "nor_conv_3x3", (1, 3): "nor_conv_3x3"})
+    assert mean == pytest.approx([0.5, 1.0, 0.0])
+
+
+def test_the_signal_takes_paths_by_the_variance_that_they_bring():
+    # Both paths end in a batch norm, so both bring the same: as on the mean.
+    mean, signal = passed({(0, 3): "nor_conv_1x1", (0, 1): "nor_conv_3x3", (1, 3): "nor_conv_3x3"})
+    assert signal == pytest.approx(mean)
+    # Two 3 × 3 of the input are summed; batch norm makes of the sum what a 1 × 1 beside it is too: both
+    # bring the same, though the one has two paths.
+    edges = {(0, 1): "nor_conv_3x3", (0, 2): "nor_conv_3x3", (1, 2): "skip_connect"}
+    mean, signal = passed({**edges, (2, 3): "nor_conv_1x1", (0, 3): "nor_conv_1x1"})
+    assert mean == pytest.approx([1.0, 2 / 3, 0.0])
+    assert signal == pytest.approx([1.0, 1 / 2, 0.0])
+    # Without one it brings the more for it.
+    mean, signal = passed({**edges, (2, 3): "avg_pool_3x3", (0, 3): "nor_conv_1x1"})
+    assert mean == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert signal == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+
+
+def test_paths_are_the_same_in_whatever_order_branches_are_written():
+    space = SPACES["nas_bench_201"].peak_equivalent()
+    operations = operations_of(map(space.lower, space.covering()))
+    rng = np.random.default_rng(8)
+    for _ in range(50):
+        edges = [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)]
+        chosen = {edge: str(rng.choice(space.decisions[0].options)) for edge in edges}
+        # The two inner nodes change places.
+        swapped = {(0, 1): (0, 2), (0, 2): (0, 1), (0, 3): (0, 3), (1, 3): (2, 3), (2, 3): (1, 3)}
+        first, second = (
+            path_figures(
+                space.lower(space.parse({"edge1to2": "none", **{f"edge{a}to{b}": o for (a, b), o in e}})),
+                operations,
+            )
+            for e in (chosen.items(), [(swapped[edge], o) for edge, o in chosen.items()])
+        )
+        assert first == pytest.approx(second)
+
+
+@pytest.mark.parametrize("name", ["nas_bench_macro", "nas_bench_201", "micro_8"])
+def test_figures_are_the_columns_of_costs_and_paths_or_all_where_paths_are_not_known(name):
+    space = SPACES[name]
+    costs = SpaceCosts(space=space)
+    features = Features(costs, ["macs", "params"])
+    networks = [space.canonical(space.sample(np.random.default_rng(seed))) for seed in range(5)]
+    rows = features.of(networks)
+    if name == "micro_8":
+        assert features.figures.tolist() == [*range(rows.shape[1])]
+        return
+    known = costs.batch(space.encode(networks), ["macs", "params"])
+    assert rows[:, features.figures[0]] == pytest.approx(np.log(known["macs"]))
+    assert rows[:, features.figures[1]] == pytest.approx(np.log(known["params"]))
+    graphs = space.peak_equivalent()
+    operations = operations_of(map(graphs.lower, graphs.covering()))
+    for network, row in zip(networks, rows[:, features.figures[2:]], strict=True):
+        code = space.encode([network])[0]
+        assert row.tolist() == [*path_figures(graphs.lower(graphs.decode(code)), operations)]
+    assert features.figures[-1] == rows.shape[1] - 1
 
 
 # What is learned
@@ -126,9 +215,38 @@ def test_shuffled_accuracies_teach_nothing():
 
 def test_the_same_draws_make_the_same_predictor():
     features, _ = known_networks()
-    first, second, other = (fitted(slice(30), seed=seed).opinions(features) for seed in (1, 1, 2))
+    first, second, other = (fitted(slice(30), seed=seed).outlooks(features) for seed in (1, 1, 2))
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()
+
+
+def test_of_the_two_models_the_one_that_errs_less_on_networks_held_out_counts_more():
+    rng = np.random.default_rng(9)
+    numbers = rng.uniform(-1, 1, (60, 1))
+    smooth = 0.7 + 0.1 * np.sin(3 * numbers[:, 0])
+
+    def ignorant(features, targets, seed):
+        return lambda rows: np.full(len(rows), 10.0)
+
+    assert Predictor.fit(numbers, smooth, ignorant, rng).share == pytest.approx(1.0, abs=0.01)
+    # The process is shown noise alone; the members know the truth.
+    shown = np.column_stack([rng.normal(size=60), smooth])
+
+    def knowing(features, targets, seed):
+        return lambda rows: merits_of(rows[:, 1])
+
+    wise = Predictor.fit(shown, smooth, knowing, rng, figures=np.array([0]))
+    assert wise.share == pytest.approx(0.0, abs=0.01)
+    assert accuracies_at(wise.mean_and_spread(shown)[0]) == pytest.approx(smooth, abs=0.005)
+
+
+def test_merits_and_accuracies_lead_to_each_other_and_errors_count_by_their_ratio():
+    accuracies = np.array([0.0, 0.01, 0.5, 0.9, 1.0])
+    assert accuracies_at(merits_of(accuracies)) == pytest.approx(accuracies)
+    assert (np.diff(merits_of(accuracies)) > 0).all()
+    steps = np.diff(merits_of(1.01 - np.array([0.8, 0.4, 0.2, 0.1])))
+    assert steps == pytest.approx(np.log(2))
+    assert accuracies_at(np.array([-9.0, 99.0])).tolist() == [0.0, 1.0]
 
 
 def test_members_that_saw_a_network_have_no_say_in_its_held_out_prediction():
@@ -140,11 +258,24 @@ def test_members_that_saw_a_network_have_no_say_in_its_held_out_prediction():
         known = dict(zip(features[:, 0].tolist(), targets.tolist(), strict=True))
         return lambda rows: np.array([known.get(number, 0.0) for number in rows[:, 0].tolist()])
 
-    predictor = Predictor.fit(numbers, measured, by_heart, rng, num_members=20)
-    assert predictor.held_out.tolist() == [0.0] * 40
+    ensemble = Ensemble.fit(numbers, measured, by_heart, rng, num_members=20)
+    assert ensemble.held_out.tolist() == [0.0] * 40
 
 
 # Intervals
+
+
+def test_intervals_reach_as_many_spreads_of_merit_as_the_factor_says_and_everywhere_if_that_is_infinite():
+    measured = np.array([0.6, 0.8])
+    means, spreads = merits_of(np.array([0.7, 0.7])), np.array([0.2, 0.2])
+    factor = float(scores(measured[1:], means[1:], spreads[1:])[0])
+    above, beyond = predictions(means, spreads, factor + 1e-9), predictions(means, spreads, factor - 1e-9)
+    assert above[1].holds(0.8) and not beyond[1].holds(0.8)
+    assert above[0].accuracy == pytest.approx(0.7)
+    # A fraction of the errors to both sides is more points below than above.
+    assert 0.7 - above[0].low > above[0].high - 0.7
+    endless = predictions(means, spreads, np.inf)[0]
+    assert (endless.low, endless.high) == (-np.inf, np.inf)
 
 
 def test_the_factor_is_the_smallest_score_that_enough_do_not_exceed():
