@@ -3,8 +3,8 @@
 After LINAS (Cummings et al., "A Hardware-Aware Framework for Accelerating Neural Architecture Search Across
 Modalities", 2022): a predictor is fitted to all that was measured, an inner search by prediction finds
 candidates, the best of them are measured, and so on. Deviations: candidates are chosen for the hypervolume
-that they are expected to add, under the members' disagreement; a small space is listed whole in place of the
-inner search.
+that they are expected to add, under what the predictor is unsure of; a small space is listed whole in place
+of the inner search.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class _Posterior:
     def log_likelihood(self) -> float:
         """At that variance, less what is the same for every length and noise."""
         half_log_determinant = float(np.log(np.diag(self.factor[0])).sum())
-        return -0.5 * len(self.values) * np.log(self.variance) - half_log_determinant
+        return float(-0.5 * len(self.values) * np.log(self.variance)) - half_log_determinant
 
     def mean_and_spread(self, points: Floats) -> tuple[Floats, Floats]:
         alike = _matern(cdist(points, self.points) / self.length)
