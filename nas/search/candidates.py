@@ -37,12 +37,7 @@ def every_feasible(region: FeasibleRegion) -> Candidates | None:
         return None
     sizes = tuple(len(decision.options) for decision in region.space.decisions)
     assignments = np.indices(sizes, dtype=np.int64).reshape(len(sizes), -1).T
-    # What `region.members` does, with the canonical spellings checked all at once.
-    held = assignments[region.holds(assignments)]
-    found = [*dict.fromkeys(region.space.canonical(region.space.decode(row)) for row in held)]
-    codes = region.space.encode(found)
-    kept = np.flatnonzero(region.holds(codes))
-    return Candidates(tuple(found[i] for i in kept), codes[kept])
+    return _candidates(region.space, dict.fromkeys(region.members(assignments)))
 
 
 def breed(
@@ -100,6 +95,11 @@ class _Pool:
             self.codes = codes if is_first else np.concatenate([self.codes, codes])
             self.losses = losses if is_first else np.concatenate([self.losses, losses])
             self.networks.update(fresh)
+
+
+def _candidates(space: SearchSpace, networks: Iterable[Architecture]) -> Candidates:
+    found = tuple(networks)
+    return Candidates(found, space.encode(found))
 
 
 def _children(space: SearchSpace, population: Codes, rng: np.random.Generator) -> Codes:
