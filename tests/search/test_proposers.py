@@ -90,7 +90,7 @@ def test_errors_made_ahead_widen_the_intervals():
         proposer.tell(scored(region, networks[:30]))
         proposer.predict(networks[30:])
         ahead = [
-            Scored(s.architecture, (s.losses[0] - error, s.losses[1])) for s in scored(region, networks[30:])
+            Scored(s.architecture, (s.losses[0] + error, s.losses[1])) for s in scored(region, networks[30:])
         ]
         proposer.tell(ahead)
         [prediction] = proposer.predict(networks[:1])
