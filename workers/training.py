@@ -47,8 +47,8 @@ class TrainingPlan:
     checkpoints: Path
     """Folder of this run's checkpoints; it must reach every process that may resume it."""
     num_threads: int
-    """Of each process, which computes as many networks of a step side by side; a run that goes on keeps the
-    number it began with."""
+    """Of each process, shared by the networks of a step, which are computed side by side; a run that goes on
+    keeps the number it began with."""
     device: str = CPU.type
     """As `take_device` names it."""
     num_probes: int = 0
@@ -128,7 +128,8 @@ class _Run:
             data_id=splits.fingerprint,
             rank_kinds=kinds_of_ranks(collective, device),
             warm_start=None if plan.start is None else plan.start.sha256,
-            num_lanes=plan.num_threads,
+            # More would leave threads without work: each lane has its share of them.
+            num_lanes=min(plan.num_threads, _num_networks(recipe)),
         )
         self._checkpoints = RunCheckpoints(plan.checkpoints, collective=collective, observer=observer)
         self._probing = Probing(

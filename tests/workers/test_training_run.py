@@ -279,6 +279,18 @@ def test_a_run_goes_on_with_the_number_of_threads_it_began_with(half_done, left_
     assert_same_bits(final_state(half_done), left_alone[0])
 
 
+def test_there_are_no_more_lanes_than_networks_in_a_step(plan):
+    """Each has its share of the threads: those of one without a network would have nothing to do."""
+    alone = replace(plan("spos"), num_threads=2, recipe={**RECIPE, "name": "spos"})
+    before = torch.get_num_threads()
+    try:
+        run(alone)
+    finally:
+        torch.set_num_threads(before)
+    environment = final_state(alone).environment
+    assert (environment["threads"], environment["lanes"]) == (2, 1)
+
+
 def edit_environment(plan, **changed):
     """As if the newest checkpoint had been made elsewhere; None leaves an entry out."""
     path = latest_checkpoint(plan.checkpoints) / "state.json"
