@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 
+from bench.recipe_changes import add_set_option, recipe_changes
 from nas.client import Client
 from nas.client.resource import Resource
 from nas.client.resources import Point
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--space", default="micro")
     parser.add_argument("--epochs", type=int, default=2)
+    add_set_option(parser)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=0, help="kill -9 the worker so often, at random moments")
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(client: Client, options: argparse.Namespace) -> dict[str, Any]:
     source = {"kind": "parquet"} | {name: str(path) for name, path in _files(options).items()}
     dataset = client.datasets.create(source, display_name="CIFAR-10").wait(on_progress=_tell)
-    recipe = {"name": "bignas", "epochs": options.epochs}
+    recipe = {"name": "bignas", "epochs": options.epochs, **recipe_changes(options.set)}
     supernet = client.supernets.create(dataset.id, options.space, recipe=recipe, seed=options.seed)
     supernet = supernet.wait(on_progress=_tell)
     search = client.searches.create(supernet.id, num_trials=options.trials, seed=options.seed)
@@ -150,6 +152,8 @@ class _Watcher(threading.Thread):
         self._num_asked = 0
         self._failed: list[str] = []
         self._slowest_s = 0.0
+        # One client: each makes a TLS context anew, which would take a tenth of a core from the training.
+        self._client = httpx.Client(timeout=10)
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -165,6 +169,7 @@ class _Watcher(threading.Thread):
     def stop(self) -> None:
         self._ended.set()
         self.join()
+        self._client.close()
 
     def report(self) -> dict[str, Any]:
         return {
@@ -178,7 +183,7 @@ class _Watcher(threading.Thread):
         self._num_asked += 1
         asked = time.monotonic()
         try:
-            answer = httpx.get(f"{self._url}/v1/jobs?page_size=5", timeout=10)
+            answer = self._client.get(f"{self._url}/v1/jobs?page_size=5")
             if answer.status_code != httpx.codes.OK:
                 self._failed.append(f"status {answer.status_code}")
         except httpx.HTTPError as error:

@@ -21,7 +21,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,6 +29,7 @@ from bench.ranking_protocol import PROTOCOLS, Protocol
 from bench.ranking_report import lines, report
 from bench.ranking_run import Run
 from bench.ranking_truth import Table, check_baselines, choose_networks
+from bench.recipe_changes import add_set_option, recipe_changes
 from bench.sittings import OutOfTimeError
 from nas.recipes import recipe_from_json
 from supernet.training import tune_malloc
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder with cifar10/ and nas_bench_macro/")
     parser.add_argument("--out", type=Path, help="folder of all trainings that are to be compared")
     parser.add_argument("--recipe", default="bignas")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="of the recipe")
+    add_set_option(parser)
     parser.add_argument("--label", help="name of the result; needed with --set, else the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="reduced")
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _run_of(options: argparse.Namespace) -> Run:
-    changes = dict(_field_and_value(text) for text in options.set)
+    changes = recipe_changes(options.set)
     if changes and not options.label:
         raise SystemExit("--set makes another recipe; name it with --label")
     return Run(
@@ -128,14 +128,6 @@ def _protocol_of(options: argparse.Namespace) -> Protocol:
 
 def _deadline_of(options: argparse.Namespace) -> float:
     return time.monotonic() + 60 * options.minutes
-
-
-def _field_and_value(text: str) -> tuple[str, Any]:
-    field, _, value = text.partition("=")
-    try:
-        return field, json.loads(value)
-    except ValueError:
-        raise SystemExit(f"--set {text} is not FIELD=JSON, such as num_random=4") from None
 
 
 def _report(folder: Path, num_resamples: int) -> None:
