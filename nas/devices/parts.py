@@ -36,7 +36,10 @@ class BlockPart:
 
     def index(self, codes: Codes) -> NDArray[np.int64]:
         """Where the combination of each network stands, shape (n,)."""
-        return np.asarray(codes[:, self.columns] @ np.array(self.strides, dtype=np.int64))
+        index = np.zeros(len(codes), dtype=np.int64)
+        for column, stride in zip(self.columns, self.strides, strict=True):
+            index += codes[:, column] * stride
+        return index
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.costs.batch import CostTable
 from nas.devices.basis import Basis, block_figures
@@ -18,7 +19,7 @@ from nas.devices.model import LatencyModel
 from nas.devices.parts import BlockPart, Codes, Floats, NetworkBlocks, part_values
 from nas.devices.residual import ResidualInputs, chosen_options
 
-_CHUNK_ROWS = 8_192
+_CHUNK_ROWS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +42,35 @@ class NetworkLatency:
         for start in range(0, len(codes), _CHUNK_ROWS):
             piece = slice(start, start + _CHUNK_ROWS)
             # The codes may come as bytes, which serve to keep a million of them.
-            result[piece] = self._predict(np.asarray(codes[piece], dtype=np.int64))
+            result[piece] = self._predict(np.array(codes[piece].T, dtype=np.int64, order="C"))
         return result
 
-    def _predict(self, codes: Codes) -> Floats:
-        columns = np.ascontiguousarray(codes.T)
-        total = np.zeros(len(codes))
+    def _predict(self, columns: NDArray[np.int64]) -> Floats:
+        """`columns` are codes, one row a decision."""
+        total = np.zeros(columns.shape[1])
         for table in self.tables:
             total += table.costs[LATENCY].take(table.index(columns))
         residual = self.model.residual
         if residual is None:
             return total
-        inputs = ResidualInputs(self._work(codes), chosen_options(self.networks.space, codes))
+        inputs = ResidualInputs(
+            self._work(columns) if residual.reads_sums else np.empty((len(total), 0)),
+            chosen_options(self.networks.space, columns.T),
+        )
         return np.asarray(total * np.exp(residual.log_factor(inputs)))
 
-    def _work(self, codes: Codes) -> Floats:
-        first, *others = self._parts_and_work
-        sums = first[1].take(first[0].index(codes), axis=0)
-        for part, work in others:
-            sums += work.take(part.index(codes), axis=0)
-        return sums
+    def _work(self, columns: NDArray[np.int64]) -> Floats:
+        """Laid out by columns, shape (n, k)."""
+        sums = np.zeros((len(self._parts_and_work[0][1]), columns.shape[1]))
+        for part, figures in self._parts_and_work:
+            index = part.index(columns.T)
+            for row, values in zip(sums, figures, strict=True):
+                row += values.take(index)
+        return sums.T
 
     @cached_property
     def _parts_and_work(self) -> tuple[tuple[BlockPart, Floats], ...]:
+        """Of each part its work by kind of operation, shape (k, combinations)."""
         values = block_figures(Basis.WORK).values
         parts = replace(self.networks, drop_dead=self.model.drop_dead).parts()
-        return tuple((part, part_values(part, values)) for part in parts)
+        return tuple((part, np.ascontiguousarray(part_values(part, values).T)) for part in parts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,17 @@ from nas.devices.parts import Codes, Floats
 from nas.errors import InvalidRequestError
 from nas.space import SearchSpace
 
+Bools = NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True)
 class ResidualInputs:
-    """What a residual knows of n networks."""
+    """What a residual knows of n networks. Read by columns: for very many networks, better laid out so."""
 
     sums: Floats
     """Work by kind of operation, shape (n, k)."""
-    choices: Floats
-    """One column an option of a decision, 1 where it is chosen and counts, shape (n, all options)."""
+    choices: Bools
+    """One column an option of a decision, whether it is chosen and counts, shape (n, all options)."""
 
     def rows(self, rows: NDArray[np.int64]) -> ResidualInputs:
         """Those of some of the networks."""
@@ -35,6 +37,9 @@ class ResidualInputs:
 
 class Residual(Protocol):
     """The logarithm of the factor between a network's time and the sum over its blocks."""
+
+    reads_sums: ClassVar[bool]
+    """Whether `log_factor` looks at the sums at all."""
 
     def log_factor(self, inputs: ResidualInputs) -> Floats:
         """Shape (n,)."""
@@ -46,23 +51,30 @@ class Residual(Protocol):
         """With the form under `kind`; `residual_from_json` reads it back."""
 
 
-def chosen_options(space: SearchSpace, codes: Codes) -> Floats:
+def chosen_options(space: SearchSpace, codes: Codes) -> Bools:
     """The `choices` of `ResidualInputs`; whatever stands in columns of inactive decisions counts nothing."""
     column = {d.name: i for i, d in enumerate(space.decisions)}
-    parts = []
+    chosen = np.empty((sum(len(d.options) for d in space.decisions), len(codes)), dtype=np.bool_)
+    rows = iter(chosen)
     for i, decision in enumerate(space.decisions):
-        chosen = codes[:, i, None] == np.arange(len(decision.options))
+        is_active = None
         if decision.active_if is not None:
             parent = column[decision.active_if.parent]
             options = np.array([int(option) for option in space.decisions[parent].options])
-            chosen = chosen & (options[codes[:, parent]] >= decision.active_if.minimum)[:, None]
-        parts.append(chosen)
-    return np.concatenate(parts, axis=1).astype(np.float64)
+            is_active = (options >= decision.active_if.minimum).take(codes[:, parent])
+        for code in range(len(decision.options)):
+            row = next(rows)
+            np.equal(codes[:, i], code, out=row)
+            if is_active is not None:
+                row &= is_active
+    return chosen.T
 
 
 @dataclass(frozen=True)
 class Interactions:
     """offset + Σ weights[a, b] over all pairs of chosen options a, b, an option with itself among them."""
+
+    reads_sums: ClassVar[bool] = False
 
     offset: float
     weights: Floats
@@ -74,7 +86,7 @@ class Interactions:
 
         Solved in its dual form: for products of pairs the kernel is the squared scalar product.
         """
-        choices, offset = inputs.choices, float(log_factor.mean())
+        choices, offset = inputs.choices.astype(np.float64), float(log_factor.mean())
         kernel = (choices @ choices.T) ** 2
         penalty = strength * float(np.trace(kernel)) / len(kernel)
         dual = np.linalg.solve(kernel + penalty * np.eye(len(kernel)), log_factor - offset)
@@ -82,8 +94,10 @@ class Interactions:
 
     def log_factor(self, inputs: ResidualInputs) -> Floats:
         """Shape (n,)."""
-        pairs = ((inputs.choices @ self.weights) * inputs.choices).sum(axis=1)
-        return np.asarray(self.offset + pairs)
+        choices = inputs.choices.T.astype(np.float64)
+        pairs = self.weights @ choices
+        pairs *= choices
+        return np.asarray(self.offset + pairs.sum(axis=0))
 
     def lowest(self, num_options: Sequence[int]) -> float:
         """Every pair of decisions at its lowest pair of options, or at 0, for a decision may not count.
@@ -108,13 +122,42 @@ _ALL_LEAVES = 2**_MOST_LEAVES - 1
 
 
 @dataclass(frozen=True)
+class _Node:
+    column: int
+    """Of sums and choices side by side."""
+    threshold: np.float32
+    """The largest value that goes left."""
+    others: np.uint8
+    """The leaves that are not on the left: those that a network that goes right may still come to."""
+
+
+@dataclass(frozen=True)
 class _Tree:
     """One tree as its leaves from the left to the right, a bit each."""
 
-    nodes: tuple[tuple[int, np.float32, np.uint8], ...]
-    """Column asked about, the largest value that goes left, and the leaves on the left."""
+    nodes: tuple[_Node, ...]
     value_of: Floats
     """By the bits of the leaves that can be come to, what the lowest of them adds."""
+
+
+class _GoesLeft:
+    """For a node all bits where a network goes left, none where it goes right; shape (n,) of bytes."""
+
+    def __init__(self, inputs: ResidualInputs) -> None:
+        # As single precision, in which the trees were grown: a value on a threshold stays on its side.
+        self._sums = np.ascontiguousarray(inputs.sums.T, dtype=np.float32)
+        # A choice is 0, at most any threshold between, or 1.
+        self._choices = np.ascontiguousarray(inputs.choices.T).view(np.uint8) - np.uint8(1)
+        self._bits = np.empty(len(inputs.choices), dtype=np.int8)
+
+    def at(self, node: _Node) -> NDArray[np.uint8]:
+        """To be read before the next node is asked about."""
+        row = node.column - len(self._sums)
+        if row >= 0:
+            return np.asarray(self._choices[row])
+        np.less_equal(self._sums[node.column], node.threshold, out=self._bits.view(np.bool_))
+        np.negative(self._bits, out=self._bits)
+        return self._bits.view(np.uint8)
 
 
 def _not_above(threshold: float) -> np.float32:
@@ -125,7 +168,12 @@ def _not_above(threshold: float) -> np.float32:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeEnsemble:
-    """offset + the sum of what each tree says. All trees' nodes stand in one list, each tree's root first."""
+    """offset + the sum of what each tree says. All trees' nodes stand in one list, each tree's root first.
+
+    Nodes that ask about a choice have a threshold from 0 to below 1.
+    """
+
+    reads_sums: ClassVar[bool] = True
 
     offset: float
     roots: NDArray[np.int64]
@@ -151,16 +199,19 @@ class TreeEnsemble:
         Node by node over all networks: each clears the bits of the leaves that a network cannot come to, and
         the lowest bit left is its leaf (Lucchese et al., "QuickScorer", SIGIR 2015).
         """
-        # As single precision, in which the trees were grown: a value on a threshold stays on its side.
-        columns = np.concatenate([inputs.sums, inputs.choices], axis=1).astype(np.float32)
-        columns = np.ascontiguousarray(columns.T)
-        total = np.full(columns.shape[1], self.offset)
+        goes_left = _GoesLeft(inputs)
+        num = len(inputs.choices)
+        total = np.full(num, self.offset)
+        reachable, kept = np.empty(num, dtype=np.uint8), np.empty(num, dtype=np.uint8)
+        said = np.empty(num)
         for tree in self._trees:
-            reachable = np.full(columns.shape[1], _ALL_LEAVES, dtype=np.uint8)
-            for feature, threshold, left_leaves in tree.nodes:
-                goes_right = columns[feature] > threshold
-                reachable &= ~(goes_right.view(np.uint8) * left_leaves)
-            total += tree.value_of.take(reachable)
+            reachable.fill(_ALL_LEAVES)
+            for node in tree.nodes:
+                np.bitwise_or(goes_left.at(node), node.others, out=kept)
+                np.bitwise_and(reachable, kept, out=reachable)
+            # No byte is out of bounds; to say so spares a copy.
+            tree.value_of.take(reachable, out=said, mode="clip")
+            total += said
         return total
 
     @cached_property
@@ -168,7 +219,7 @@ class TreeEnsemble:
         return tuple(self._tree(int(root)) for root in self.roots)
 
     def _tree(self, root: int) -> _Tree:
-        nodes: list[tuple[int, np.float32, np.uint8]] = []
+        nodes: list[_Node] = []
         values: list[float] = []
 
         def visit(node: int) -> None:
@@ -179,7 +230,8 @@ class TreeEnsemble:
             visit(int(self.left[node]))
             left_leaves = sum(1 << leaf for leaf in range(first, len(values)))
             threshold = _not_above(float(self.threshold[node]))
-            nodes.append((int(self.feature[node]), threshold, np.uint8(left_leaves)))
+            others = np.uint8(_ALL_LEAVES - left_leaves)
+            nodes.append(_Node(int(self.feature[node]), threshold, others))
             visit(int(self.right[node]))
 
         visit(root)

@@ -147,7 +147,7 @@ def test_grown_trees_say_what_scikit_learn_says():
     from sklearn.ensemble import GradientBoostingRegressor
 
     rng = np.random.default_rng(0)
-    inputs = ResidualInputs(rng.random((120, 5)) * 1e6, (rng.random((120, 7)) < 0.4).astype(float))
+    inputs = ResidualInputs(rng.random((120, 5)) * 1e6, rng.random((120, 7)) < 0.4)
     target = np.sin(inputs.sums[:, 0] / 1e5) + inputs.choices[:, 1]
     columns = np.concatenate([inputs.sums, inputs.choices], axis=1)
     booster = GradientBoostingRegressor(
@@ -161,7 +161,7 @@ def test_grown_trees_say_what_scikit_learn_says():
 def test_the_lowest_factor_of_interactions_lies_below_every_choice_and_meets_it_where_pairs_agree():
     num_options = [3, 2, 4]
     every = np.array([[*np.eye(3)[a], *np.eye(2)[b], *np.eye(4)[c]] for a, b, c in np.ndindex(3, 2, 4)])
-    inputs = ResidualInputs(np.zeros((len(every), 0)), every)
+    inputs = ResidualInputs(np.zeros((len(every), 0)), every > 0)
     rng = np.random.default_rng(0)
     for _ in range(50):
         weights = rng.standard_normal((9, 9))
