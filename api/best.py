@@ -37,22 +37,26 @@ def best_evaluation(
     if nearest is None:
         detail = f"no network of supernet {supernet.id} is measured yet; run a search first"
         raise ProblemError("supernet-not-ready", 409, detail, state=JobState.SUCCEEDED)
-    raise _nothing_within(supernet, bounds, nearest)
+    raise _nothing_within(session, supernet, bounds, nearest)
 
 
-def described_on(supernet: TrainedSupernet, rows: Sequence[EvaluationRow]) -> list[Evaluation]:
+def described_on(
+    session: Session, supernet: TrainedSupernet, rows: Sequence[EvaluationRow]
+) -> list[Evaluation]:
     """As answers show them, with their latencies where a device was named."""
     if supernet.device is None:
         return [describe_evaluation(row) for row in rows]
-    return [*map(describe_evaluation, rows, supernet.device.of_rows(rows))]
+    return [*map(describe_evaluation, rows, supernet.device.of_rows(rows, session))]
 
 
 def _row(session: Session, evaluation_id: int | None) -> EvaluationRow | None:
     return None if evaluation_id is None else evaluations.get(session, evaluation_id)
 
 
-def _nothing_within(supernet: TrainedSupernet, bounds: Bounds, nearest: EvaluationRow) -> ProblemError:
-    (shown,) = described_on(supernet, [nearest])
+def _nothing_within(
+    session: Session, supernet: TrainedSupernet, bounds: Bounds, nearest: EvaluationRow
+) -> ProblemError:
+    (shown,) = described_on(session, supernet, [nearest])
     costs: dict[str, float] = shown.costs.model_dump()
     if shown.latency_ms is not None:
         # Sums of fractions may come out higher when the bound is put to the proof.

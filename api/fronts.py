@@ -60,5 +60,5 @@ def figures_of_rows(rows: Sequence[EvaluationRow], latency: DeviceLatency | None
     """Accuracy and costs by name, the latency among them where a device was named."""
     costs = {name: np.array([getattr(row, name) for row in rows]) for name in COST_NAMES}
     if latency is not None:
-        costs[LATENCY] = np.array([figure.value for figure in latency.of_rows(rows)])
+        costs[LATENCY] = latency.of_rows_ms(rows)
     return {ACCURACY.name: np.array([row.num_correct / row.num_images for row in rows]), **costs}

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from api.problems import ProblemError, invalid_field
-from api.schemas.evaluations import Latency
+from api.schemas.evaluations import Latency, MeasuredLatency
 from nas.architecture import Architecture
 from nas.devices.latency_costs import DeviceCosts, networks_of
 from nas.devices.table import MissingBlockError
 from nas.errors import ConflictError, NotFoundError
 from nas.search.cost_model import SpaceCosts
 from nas.store.latency import LatencySource, current_source, read_model
-from nas.store.tables import EvaluationRow
+from nas.store.measurements import measured_networks
+from nas.store.tables import EvaluationRow, MeasuredNetworkRow
 
 _MOST_KEPT = 32
 
@@ -39,8 +40,23 @@ class DeviceLatency:
         """As answers show them."""
         return self._described(self.predict_ms(self.costs.space.encode(networks)))
 
-    def of_rows(self, rows: Sequence[EvaluationRow]) -> list[Latency]:
-        """As answers show them."""
+    def of_rows(self, rows: Sequence[EvaluationRow], session: Session | None = None) -> list[Latency]:
+        """As answers show them; with a session, those that were measured beside their predictions."""
+        shown = self._described(self.of_rows_ms(rows))
+        if session is None or not rows:
+            return shown
+        networks = networks_of(self.costs.exact)
+        keys = [row.architecture_key for row in rows]
+        measured = measured_networks(session, self.source.device_id, networks, keys)
+        return [
+            latency.model_copy(update={"measurement": _measured(measured[key])})
+            if key in measured
+            else latency
+            for latency, key in zip(shown, keys, strict=True)
+        ]
+
+    def of_rows_ms(self, rows: Sequence[EvaluationRow]) -> NDArray[np.float64]:
+        """Predicted milliseconds, shape (n,)."""
         space = self.costs.space
         codes = [
             np.frombuffer(row.code, np.uint8)
@@ -49,8 +65,8 @@ class DeviceLatency:
             for row in rows
         ]
         if not codes:
-            return []
-        return self._described(self.predict_ms(np.stack(codes).astype(np.int64)))
+            return np.empty(0)
+        return self.predict_ms(np.stack(codes).astype(np.int64))
 
     def described(self, milliseconds: float) -> Latency:
         """As answers show it."""
@@ -70,6 +86,10 @@ class DeviceLatency:
 
     def _described(self, milliseconds: NDArray[np.float64]) -> list[Latency]:
         return [self.described(value) for value in milliseconds.tolist()]
+
+
+def _measured(row: MeasuredNetworkRow) -> MeasuredLatency:
+    return MeasuredLatency(value=row.p50_ms, again=row.again_ms, measured_by=row.measurements_id)
 
 
 def latency_on(session: Session, exact: SpaceCosts, device: str, *, field: str = "device") -> DeviceLatency:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -12,7 +13,7 @@ from nas.devices.accuracy import Accuracy, compare
 from nas.devices.boosting import grow_trees
 from nas.devices.fitting import MeasuredNetworks, fit_and_judge
 from nas.devices.interpolation import FilledTable, interpolate
-from nas.devices.measurements import read_measurements
+from nas.devices.measurements import FIT_FROM, read_measurements
 from nas.devices.model import LatencyModel
 from nas.devices.parts import Floats, NetworkBlocks
 from nas.devices.residual import Residual, ResidualInputs
@@ -57,6 +58,7 @@ class WorkFileJob:
                 path,
                 networks,
                 num_networks=plan.num_networks,
+                given=[networks.space.parse(description) for description in plan.architectures],
                 max_blocks=plan.max_blocks,
                 batch=plan.batch,
                 seed=plan.seed,
@@ -86,13 +88,18 @@ class LatencyFit:
         self._database = database
 
     def run(self, job: Job, context: JobContext) -> Finish:
-        """The form that cross-validation chooses; its accuracy is told on networks that it never saw."""
+        """The form that cross-validation chooses; its accuracy is told on networks that it never saw.
+
+        None where too few networks were measured to fit one.
+        """
         context.report("fit", 0, 1)
         with self._database.session() as session:
             row = measurements.get(session, job.resource_id).row
             content = measurements.content_of(session, row.id)
             given = _given_table(session, row.device_id)
         measured = read_measurements(content.splitlines(), SPACES[row.search_space])
+        if not measured.is_for_fit:
+            return partial(_tell_no_fit, job.id, len(measured.networks))
         reader = measured.networks.networks
         filled = _filled(measured.table if measured.table.rows else given, reader)
 
@@ -120,6 +127,12 @@ def _networks(plan: WorkPlan) -> NetworkBlocks:
     return NetworkBlocks.of(
         SPACES[plan.search_space], num_classes=plan.num_classes, in_channels=plan.in_channels
     )
+
+
+def _tell_no_fit(job_id: str, num_networks: int, session: Session) -> None:
+    """So few networks are known by what they were measured to take, and no model is made of them."""
+    content = {"num_networks": num_networks, "fits_from": FIT_FROM}
+    add_event(session, job_id, "latency_not_fitted", content)
 
 
 def _given_table(session: Session, device_id: str) -> LatencyTable | None:

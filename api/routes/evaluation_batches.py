@@ -74,7 +74,7 @@ def list_supernet_evaluations(
     kind = f"{supernet_id}/evaluations"
     before_id = None if page.token is None else page.after_number(kind, first=1)
     found = evaluations.recorded(session, supernet.protocol, page_size=page.num_to_read, before_id=before_id)
-    return page.cut(kind, found, lambda row: (row.id,), partial(described_on, supernet))
+    return page.cut(kind, found, lambda row: (row.id,), partial(described_on, session, supernet))
 
 
 @router.get(_BATCHES, operation_id="list_evaluation_batches")

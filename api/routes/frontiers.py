@@ -128,7 +128,7 @@ def get_supernet_frontier(
         num_evaluations=measured.count,
         items=[
             FrontierEvaluation(**dict(evaluation), frontier_probability=chance)
-            for evaluation, chance in zip(described_on(supernet, rows), chances, strict=True)
+            for evaluation, chance in zip(described_on(session, supernet, rows), chances, strict=True)
         ],
     )
     return tagged_json(frontier, if_none_match)
@@ -145,7 +145,7 @@ def get_supernet_best(
     """The most accurate measured network within the bounds, now."""
     supernet = trained_supernet(session, supernet_id).on_device(session, device)
     bounds = supernet.parse_bounds(fields)
-    return described_on(supernet, [best_evaluation(session, services.known, supernet, bounds)])[0]
+    return described_on(session, supernet, [best_evaluation(session, services.known, supernet, bounds)])[0]
 
 
 def _measured(

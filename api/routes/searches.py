@@ -139,7 +139,7 @@ def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> P
     search = searches.get(session, search_id).row
     after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
     found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
-    describe = partial(_described_trials, search, _latency_of(session, search))
+    describe = partial(_described_trials, session, search, _latency_of(session, search))
     return page.cut(search_id, found, lambda trial: (trial.trial.number,), describe)
 
 
@@ -189,7 +189,7 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     figures = figures_of_rows(rows, latency)
     objectives = parse_objectives(found.row.objectives)
     positions = front(figures, objectives)
-    shown = _described_trials(found.row, latency, [trials[position] for position in positions])
+    shown = _described_trials(session, found.row, latency, [trials[position] for position in positions])
     chances = probabilities(
         figures,
         objectives,
@@ -262,10 +262,10 @@ def _latency_of(session: Session, row: SearchRow) -> DeviceLatency | None:
 
 
 def _described_trials(
-    search: SearchRow, latency: DeviceLatency | None, found: Sequence[TrialWithEvaluation]
+    session: Session, search: SearchRow, latency: DeviceLatency | None, found: Sequence[TrialWithEvaluation]
 ) -> list[Trial]:
     describe = partial(describe_trial, proposer=search.proposer)
     if latency is None:
         return [describe(trial) for trial in found]
-    figures = latency.of_rows([trial.evaluation for trial in found])
+    figures = latency.of_rows([trial.evaluation for trial in found], session)
     return [describe(trial, latency=figure) for trial, figure in zip(found, figures, strict=True)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
@@ -15,6 +17,8 @@ from api.problems import ProblemError, invalid_field
 from api.schemas.common import Page, ResourcePatch
 from api.schemas.devices import WorkFile, WorkFileCreate, describe_work_file
 from api.strict import StrictRoute
+from nas.errors import InvalidArchitectureError
+from nas.space import SearchSpace
 from nas.store import work_files
 from nas.store.deletion import WORK_FILE
 from nas.store.resources import rename
@@ -96,7 +100,17 @@ def _plan(body: WorkFileCreate) -> WorkPlan:
         num_classes=space.default_classes if body.num_classes is None else body.num_classes,
         in_channels=space.default_channels if body.in_channels is None else body.in_channels,
         batch=body.batch,
-        num_networks=body.num_networks,
-        max_blocks=body.max_blocks,
+        num_networks=body.num_drawn,
+        max_blocks=body.most_blocks,
         seed=body.seed,
+        architectures=[*_given(space, body.architectures)],
     )
+
+
+def _given(space: SearchSpace, descriptions: Sequence[dict[str, Any] | str]) -> Iterator[dict[str, Any]]:
+    for number, description in enumerate(descriptions):
+        try:
+            yield space.canonical(space.parse(description)).to_json()
+        except InvalidArchitectureError as error:
+            field = f"architectures.{number}"
+            raise invalid_field(field, description, str(error), slug="unknown-architecture") from error

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from api.schemas.common import AnswerModel, CreateRequest, JobResource, RequestModel, Seed, job_shape
 from nas.devices.basis import Basis
 from nas.devices.device import Device, DType
+from nas.devices.measurements import FIT_FROM
 from nas.store import work_files
 from nas.store.resources import WithJob
 from nas.store.tables import DeviceRow, LatencyTableRow, MeasurementsRow, WorkFileRow
 
 PROBE = "probe.py"
 """No device can be called so: in paths, the probe is."""
-MIN_NETWORKS = 30
-"""To fit a model to and to judge it by."""
+MIN_NETWORKS = FIT_FROM
+DEFAULT_NETWORKS = 60
+DEFAULT_BLOCKS = 500
+MAX_GIVEN = 200
+"""Networks of a work file that are asked for by name."""
 MAX_NETWORKS = 2000
 MAX_GAPS = 5000
 DEVICE_NAME = r"^[a-z0-9][a-z0-9_.\-]{0,63}$"
@@ -163,8 +167,10 @@ class Measurements(JobResource):
     num_networks: int
     num_blocks: int
     repeatability: Repeatability
-    form: LatencyModelForm | None = Field(description="Of the model; null until it is fitted.")
-    accuracy: LatencyAccuracy | None = Field(description="Of the model; null until it is fitted.")
+    form: LatencyModelForm | None = Field(
+        description="Of the model; null until it is fitted, and where too few networks were measured for one."
+    )
+    accuracy: LatencyAccuracy | None = Field(description="Likewise.")
     table_accuracy: LatencyAccuracy | None = Field(
         description="Of the blocks' plain sum, for comparison; null where blocks are missing."
     )
@@ -187,13 +193,60 @@ class WorkFileCreate(CreateRequest):
         default=None, ge=1, le=1024, description="The data set's; the space's own by default."
     )
     batch: int = Field(default=1, ge=1, le=1024, description="The device's: images run together.")
-    num_networks: int = Field(
-        default=60, ge=MIN_NETWORKS, le=500, description="Whole networks, from the smallest to the largest."
+    architectures: list[dict[str, Any] | str] = Field(
+        default=[],
+        max_length=MAX_GIVEN,
+        description="Networks to be measured by name, such as those on a frontier. With none but them no "
+        "model is fitted: what they took is shown wherever their latency on the device is.",
     )
-    max_blocks: int = Field(
-        default=500, ge=0, le=20_000, description="Of the space's fused blocks; drawn where it has more."
+    num_networks: int | None = Field(
+        default=None,
+        ge=0,
+        le=500,
+        description="Whole networks drawn from the smallest to the largest, to fit a model to: "
+        f"{MIN_NETWORKS} or more, or 0 where `architectures` are given. By default 60, or 0 with "
+        "`architectures`.",
+    )
+    max_blocks: int | None = Field(
+        default=None,
+        ge=0,
+        le=20_000,
+        description="Of the space's fused blocks; drawn where it has more. By default 500, or 0 where no "
+        "networks are drawn.",
     )
     seed: Seed = 0
+
+    @field_validator("num_networks")
+    @classmethod
+    def _is_enough(cls, num_networks: int | None, info: ValidationInfo) -> int | None:
+        if num_networks == 0 and not info.data.get("architectures"):
+            raise ValueError(
+                "0 networks and no architectures leave nothing to measure; give one or the other"
+            )
+        if num_networks and num_networks < MIN_NETWORKS:
+            raise ValueError(
+                f"{num_networks} networks are too few to fit a model to and to judge it by; draw "
+                f"{MIN_NETWORKS} or more, or 0 with architectures"
+            )
+        return num_networks
+
+    @property
+    def num_drawn(self) -> int:
+        """Networks to draw."""
+        if self.num_networks is not None:
+            return self.num_networks
+        return 0 if self.architectures else DEFAULT_NETWORKS
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks to draw."""
+        if self.max_blocks is not None:
+            return self.max_blocks
+        return DEFAULT_BLOCKS if self.num_drawn else 0
+
+    def spec(self) -> dict[str, Any]:
+        """Networks by name are many, and shown by the work file itself."""
+        return {name: value for name, value in super().spec().items() if name != "architectures"}
 
 
 class WorkFile(JobResource):
@@ -203,7 +256,8 @@ class WorkFile(JobResource):
     num_classes: int
     in_channels: int
     batch: int
-    num_networks: int
+    num_networks: int = Field(description="Drawn.")
+    architectures: list[dict[str, Any]] = Field(description="Asked for by name.")
     num_blocks: int | None = Field(description="In it; null until it is made.")
     num_blocks_of_space: int | None = Field(description="That the space's networks are made of.")
     size_bytes: int | None
@@ -283,6 +337,7 @@ def describe_work_file(found: WithJob[WorkFileRow]) -> WorkFile:
         in_channels=row.in_channels,
         batch=row.batch,
         num_networks=row.num_networks,
+        architectures=row.architectures,
         num_blocks=row.num_blocks,
         num_blocks_of_space=row.num_blocks_of_space,
         size_bytes=row.size_bytes,

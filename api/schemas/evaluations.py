@@ -36,8 +36,18 @@ class Accuracy(AnswerModel):
     measured: Literal[True] = Field(default=True, description="As `provenance` says.")
 
 
+class MeasuredLatency(AnswerModel):
+    """What a network was measured to take, with weights of no meaning: they make no difference to it."""
+
+    value: float = Field(description="Milliseconds of a whole batch, median.")
+    again: float | None = Field(description="The same in the probe's second pass; null without one.")
+    provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
+    measured: Literal[True] = Field(default=True, description="As `provenance` says.")
+    measured_by: str = Field(description="The measurements that it is of, the newest that have this network.")
+
+
 class Latency(AnswerModel):
-    """A predicted latency."""
+    """A predicted latency; beside it what was measured, for networks that a probe has run."""
 
     value: float = Field(description="Milliseconds of a whole batch, median.")
     device: str
@@ -47,6 +57,9 @@ class Latency(AnswerModel):
     mape: float | None = Field(
         description="The model's mean error, as a fraction, on networks that it was not fitted to; null for "
         "a table that was never held against any."
+    )
+    measurement: MeasuredLatency | None = Field(
+        default=None, description="Bounds and objectives go by the prediction also where this is known."
     )
 
 

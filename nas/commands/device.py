@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from nas.client import Client
 from nas.commands.exits import UsageError
 from nas.commands.measuring import ProbePlan, Subject, measure_here, pack
 from nas.commands.options import ID, Seconds
@@ -16,6 +17,7 @@ from nas.commands.resources import CREATED, DEFAULT_LIMIT
 from nas.commands.session import Columns, Output, Session, with_session
 from nas.commands.text import NOTHING, count, percent
 from nas.host_device import NAME as HOST
+from nas.job import JobState
 
 _COLUMNS: Columns = {
     "NAME": lambda item: item["name"],
@@ -126,7 +128,8 @@ def table_gaps(session: Session, *, name: str, supernet_id: str | None, search_s
 @click.argument("name", type=ID, default=HOST, required=False)
 @click.option("--supernet", "supernet_id", type=ID, help="Measure networks as this supernet has them.")
 @click.option("--space", "search_space", help="Measure networks of this space, with its own classes.")
-@click.option("--networks", type=int, help="Whole networks to measure (default: 60).")
+@click.option("--search", "search_id", type=ID, help="Measure the networks on this search's frontier alone.")
+@click.option("--networks", type=int, help="Whole networks to draw and measure (default: 60).")
 @click.option("--blocks", type=int, help="Most fused blocks to measure (default: 500).")
 @click.option("--cores", default="", help="Processors to stay on, like 2,3; Linux alone.")
 @click.option(
@@ -143,6 +146,7 @@ def probe_device(
     name: str,
     supernet_id: str | None,
     search_space: str | None,
+    search_id: str | None,
     networks: int | None,
     blocks: int | None,
     cores: str,
@@ -151,12 +155,20 @@ def probe_device(
 ) -> None:
     """Measure how fast networks are on this machine (NAME: host), and have a model fitted to it.
 
-    The machine should do nothing else meanwhile: figures that do not repeat are thrown away.
+    With --search its finalists are measured, whose times then stand beside the predicted ones; no model is
+    fitted to so few. The machine should do nothing else meanwhile: figures that do not repeat are thrown
+    away.
     """
     with session.client() as client:
+        finalists: list[Mapping[str, Any]] = []
+        if search_id is None:
+            subject = Subject.asked(client, supernet_id, search_space)
+        else:
+            subject, finalists = _frontier(client, search_id, supernet_id, search_space)
         plan = ProbePlan(
             device=name,
-            subject=Subject.asked(client, supernet_id, search_space),
+            subject=subject,
+            architectures=finalists,
             num_networks=networks,
             max_blocks=blocks,
             cores=cores,
@@ -196,9 +208,28 @@ def list_measurements(session: Session, *, name: str, limit: int) -> None:
     session.show_list(found, _MEASURED_COLUMNS)
 
 
+def _frontier(
+    client: Client, search_id: str, supernet_id: str | None, search_space: str | None
+) -> tuple[Subject, list[Mapping[str, Any]]]:
+    if supernet_id is not None or search_space is not None:
+        raise UsageError("--search says whose networks; leave --supernet and --space out")
+    search = client.searches.get(search_id)
+    finalists = [point["architecture"] for point in search.pareto()]
+    if not finalists:
+        raise UsageError(
+            f"search {search_id} is {search.state} and has measured no network yet; wait for some"
+        )
+    return Subject.of_supernet(client, search["supernet_id"]), finalists
+
+
 def _show_measured(session: Session, found: Mapping[str, Any]) -> None:
     session.show(found, hidden=("spec",))
     accuracy = found["accuracy"]
+    if accuracy is None and found["state"] == JobState.SUCCEEDED:
+        session.say(
+            f"the times of {found['num_networks']} networks are shown beside the predicted ones, wherever "
+            f"device {found['device']} is named"
+        )
     if accuracy is not None:
         session.say(
             f"ask for networks with: nas best SUPERNET --device {found['device']} --max-latency-ms 5; "

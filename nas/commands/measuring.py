@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,7 +40,12 @@ class Subject:
             raise UsageError("say whose networks: --supernet, with its classes and channels, or --space")
         if search_space is not None:
             return cls(search_space=search_space)
-        supernet = client.supernets.get(str(supernet_id))
+        return cls.of_supernet(client, str(supernet_id))
+
+    @classmethod
+    def of_supernet(cls, client: Client, supernet_id: str) -> Subject:
+        """As the supernet has them, with the classes and channels of its data set."""
+        supernet = client.supernets.get(supernet_id)
         dataset = client.datasets.get(supernet["dataset_id"])
         return cls(
             search_space=supernet["search_space"],
@@ -63,6 +68,8 @@ class ProbePlan:
 
     device: str
     subject: Subject
+    architectures: Sequence[Mapping[str, Any]]
+    """To measure these alone, unless networks are drawn too."""
     num_networks: int | None
     max_blocks: int | None
     cores: str
@@ -136,6 +143,7 @@ def _work_file(session: Session, client: Client, plan: ProbePlan, device: Device
     made = client.work_files.create(
         **plan.subject.fields(),
         batch=device["batch"],
+        architectures=plan.architectures or None,
         num_networks=plan.num_networks,
         max_blocks=plan.max_blocks,
     )

@@ -18,6 +18,8 @@ from nas.errors import InvalidArchitectureError, NasError
 from nas.space import SearchSpace
 
 SCHEMA = 1
+FIT_FROM = 30
+"""Whole networks, to fit a model to and to judge it by."""
 LEAST_MS = 1e-4
 """What a block is said to take that is as quick as an empty call: not nothing."""
 _DEVICE = ("runtime", "threads", "batch", "dtype")
@@ -37,6 +39,11 @@ class Measurements:
     """The same networks in the second pass."""
     repeatability: Mapping[str, float]
     """How many of the figures agree in the second pass, how far apart they are, and of how many."""
+
+    @property
+    def is_for_fit(self) -> bool:
+        """Whether a model is to be fitted; else a few networks were measured for their own sake."""
+        return len(self.networks) >= FIT_FROM or bool(self.table.rows)
 
 
 def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:

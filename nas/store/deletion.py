@@ -34,6 +34,7 @@ from nas.store.tables import (
     JobEventRow,
     JobRow,
     LatencyTableRow,
+    MeasuredNetworkRow,
     MeasurementsRow,
     ProbeNetworkRow,
     ProbeResultRow,
@@ -116,7 +117,11 @@ VERIFICATION = ResourceKind(
 UPLOAD = ResourceKind(name="upload", noun="upload", collection="uploads", model=UploadRow)
 WORK_FILE = ResourceKind(name="work_file", noun="work file", collection="work-files", model=WorkFileRow)
 MEASUREMENTS = ResourceKind(
-    name="measurements", noun="measurements", collection="measurements", model=MeasurementsRow
+    name="measurements",
+    noun="measurements",
+    collection="measurements",
+    model=MeasurementsRow,
+    parts=(MeasuredNetworkRow,),
 )
 DEVICE = ResourceKind(
     name="device",

@@ -12,13 +12,15 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, undefer
 
 from nas.devices.accuracy import Accuracy
+from nas.devices.fitting import MeasuredNetworks
 from nas.devices.measurements import Measurements
 from nas.devices.model import LatencyModel
+from nas.devices.parts import NetworkBlocks
 from nas.job import JobKind
 from nas.store import devices
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
-from nas.store.tables import MeasurementsRow
+from nas.store.tables import MeasuredNetworkRow, MeasurementsRow
 
 _NOUN = "measurements"
 
@@ -47,7 +49,16 @@ def create(
         num_blocks=len(measured.table.rows),
         repeatability=dict(measured.repeatability),
     )
-    return create_resource(session, row, kind=JobKind.FIT_LATENCY, spec=spec)
+    found = create_resource(session, row, kind=JobKind.FIT_LATENCY, spec=spec)
+    first, again = _times_ms(measured.networks), _times_ms(measured.again)
+    session.add_all(
+        MeasuredNetworkRow(
+            measurements_id=row.id, architecture_key=key, p50_ms=p50_ms, again_ms=again.get(key)
+        )
+        for key, p50_ms in first.items()
+    )
+    session.flush()
+    return found
 
 
 def get(session: Session, measurements_id: str) -> WithJob[MeasurementsRow]:
@@ -100,6 +111,32 @@ def with_model(session: Session, measurements_id: str) -> MeasurementsRow:
     """The measurements with their model read."""
     query = select(MeasurementsRow).where(MeasurementsRow.id == measurements_id)
     return session.scalars(query.options(undefer(MeasurementsRow.model))).one()
+
+
+def measured_networks(
+    session: Session, device_id: str, networks: NetworkBlocks, keys: Sequence[str]
+) -> dict[str, MeasuredNetworkRow]:
+    """Of the networks of these keys, those that were measured on the device, each as it was measured last."""
+    query = (
+        select(MeasuredNetworkRow)
+        .join(MeasurementsRow, MeasurementsRow.id == MeasuredNetworkRow.measurements_id)
+        .where(
+            MeasuredNetworkRow.architecture_key.in_(keys),
+            MeasurementsRow.device_id == device_id,
+            MeasurementsRow.search_space == networks.space.name,
+            MeasurementsRow.num_classes == networks.num_classes,
+            MeasurementsRow.in_channels == networks.in_channels,
+        )
+        .order_by(MeasurementsRow.created_at, MeasurementsRow.id)
+    )
+    return {row.architecture_key: row for row in session.scalars(query)}
+
+
+def _times_ms(measured: MeasuredNetworks) -> dict[str, float]:
+    """By the key of the network; of two spellings of one network the one measured last."""
+    space = measured.networks.space
+    keys = [space.canonical(space.decode(code)).key for code in measured.codes]
+    return dict(zip(keys, measured.latency_ms.tolist(), strict=True))
 
 
 def form_of(model: LatencyModel) -> dict[str, Any]:

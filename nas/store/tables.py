@@ -468,6 +468,20 @@ class MeasurementsRow(ResourceRow):
     )
 
 
+class MeasuredNetworkRow(Base):
+    """A whole network whose time on the device is among the measurements."""
+
+    __tablename__ = "measured_networks"
+
+    measurements_id: Mapped[str] = mapped_column(ForeignKey("measurements.id"), primary_key=True)
+    architecture_key: Mapped[str] = mapped_column(primary_key=True)
+    p50_ms: Mapped[float]
+    again_ms: Mapped[float | None]
+    """In the probe's second pass; null where it was not in it."""
+
+    __table_args__ = (Index(None, "architecture_key"),)
+
+
 class WorkFileRow(ResourceRow):
     """What a probe is to measure: a space's blocks and some networks. Its bytes lie in the artefact store."""
 
@@ -480,6 +494,8 @@ class WorkFileRow(ResourceRow):
     num_networks: Mapped[int]
     max_blocks: Mapped[int]
     seed: Mapped[BigInt]
+    architectures: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'::jsonb"))
+    """Networks that were asked for by name, beside those drawn."""
     num_blocks: Mapped[int | None]
     """That are in it; null until it is made, like all that follow."""
     num_blocks_of_space: Mapped[int | None]

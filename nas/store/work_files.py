@@ -31,13 +31,15 @@ class WorkPlan:
     num_networks: int
     max_blocks: int
     seed: int
+    architectures: Sequence[dict[str, Any]] = ()
+    """Networks that are to be in it beside the `num_networks` drawn ones."""
 
 
 def create(
     session: Session, plan: WorkPlan, *, display_name: str, labels: dict[str, str], spec: dict[str, Any]
 ) -> WithJob[WorkFileRow]:
     """A work file to be made."""
-    row = WorkFileRow(id=new_id(Prefix.WORK_FILE), display_name=display_name, labels=labels, **asdict(plan))
+    row = WorkFileRow(id=new_id(Prefix.WORK_FILE), display_name=display_name, labels=labels, **_columns(plan))
     return create_resource(session, row, kind=JobKind.MAKE_WORK_FILE, spec=spec)
 
 
@@ -74,6 +76,10 @@ def published_uris(session: Session, work_file_id: str) -> set[str]:
     """Where its bytes lie, as far as a row says."""
     uris = session.scalars(select(WorkFileRow.uri).where(WorkFileRow.id == work_file_id))
     return {uri for uri in uris if uri is not None}
+
+
+def _columns(plan: WorkPlan) -> dict[str, Any]:
+    return {**asdict(plan), "architectures": [*plan.architectures]}
 
 
 def plan_of(row: WorkFileRow) -> WorkPlan:

@@ -49,6 +49,7 @@ def write_probe_work(
     networks: NetworkBlocks,
     *,
     num_networks: int = DEFAULT_NETWORKS,
+    given: Sequence[Architecture] = (),
     max_blocks: int | None = None,
     batch: int = 1,
     seed: int = 0,
@@ -56,14 +57,17 @@ def write_probe_work(
 ) -> int:
     """Writes the zip: every block of the space, or `max_blocks` drawn ones, and networks spread by MACs.
 
-    How many blocks are in it. `on_progress` is told of every model, and may raise.
+    With networks `given`, those too, or them alone where `num_networks` is 0. How many blocks are in it.
+    `on_progress` is told of every model, and may raise.
     """
-    if num_networks < MIN_NETWORKS:
+    if num_networks < MIN_NETWORKS and not (given and num_networks == 0):
         raise InvalidRequestError(
             f"{num_networks} whole networks are too few to fit a model to; ask for {MIN_NETWORKS} or more"
         )
     rng = np.random.default_rng(seed)
-    chosen = spread_networks(networks, num_networks, rng)
+    drawn = spread_networks(networks, num_networks, rng) if num_networks else ()
+    asked = (networks.space.canonical(architecture) for architecture in given)
+    chosen = [*dict.fromkeys((*drawn, *asked))]
     blocks = _chosen_blocks(networks, max_blocks, rng)
     items: list[_Item] = []
     total = len(blocks) + len(chosen)

@@ -231,6 +231,34 @@ def test_a_work_file_is_downloaded_once_it_is_made(http, worker):
         check(http.post("/v1/work-files", json={**asked, field: value}), 422, "invalid-request", field)
 
 
+def test_a_work_file_of_networks_by_name_has_them_alone(http):
+    asked = {"search_space": "micro_8", "num_classes": 10, "in_channels": 1}
+    named = [SPACE.smallest().to_json(), SPACE.largest().to_json()]
+    made = http.post("/v1/work-files", json={**asked, "architectures": named}).json()
+    assert (made["num_networks"], made["architectures"]) == (0, named)
+    both = http.post("/v1/work-files", json={**asked, "architectures": named, "num_networks": 40}).json()
+    assert (both["num_networks"], both["architectures"]) == (40, named)
+    wrong = {**asked, "architectures": [*named, {"r": 9}]}
+    check(http.post("/v1/work-files", json=wrong), 422, "unknown-architecture", "architectures.2")
+    none = http.post("/v1/work-files", json={**asked, "num_networks": 0})
+    assert (
+        "leave nothing to measure"
+        in check(none, 422, "invalid-request", "num_networks")["errors"][0]["message"]
+    )
+    many = {**asked, "architectures": named * 101}
+    check(http.post("/v1/work-files", json=many), 422, "invalid-request", "architectures")
+
+
+def test_few_networks_are_kept_without_a_model_and_go_with_the_device(http, host, worker):
+    sent = measure(http, probe_lines(count=5, with_blocks=False))
+    assert sent.status_code == 201, sent.text
+    worker.fit_latency()
+    found = http.get(f"/v1/measurements/{sent.json()['id']}").json()
+    assert (found["state"], found["form"], found["accuracy"]) == ("succeeded", None, None)
+    assert http.get("/v1/devices/host").json()["models"] == []
+    assert http.delete("/v1/devices/host").status_code == 204
+
+
 def test_measurements_read_as_the_worker_will_read_them():
     measured = read_measurements(probe_lines(), SPACE)
     assert measured.networks.networks == NETWORKS

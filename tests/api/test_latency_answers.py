@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -205,3 +207,41 @@ def test_a_subnet_is_the_best_on_a_device(http, ask, table, record, supernet):
     body = {"supernet_id": supernet.id, "device": "host", "constraints": {"max_latency_ms": bound}}
     made = http.post("/v1/subnets", json=body)
     assert made.json()["architecture_key"] == best["architecture_key"], made.text
+
+
+def test_networks_that_were_measured_show_their_times_beside_the_predictions(http, table, ask, record):
+    record(12)
+    assert all(e["latency_ms"]["measurement"] is None for e in everything(ask))
+    lines = [json.loads(line) for line in probe_lines(count=5, with_blocks=False)]
+    chosen = [e["architecture"] for e in everything(ask)[:5]]
+    for kind in ("network", "network_again"):
+        rows = [line for line in lines if line.get("kind") == kind]
+        for number, (row, architecture) in enumerate(zip(rows, chosen, strict=True)):
+            row |= {"architecture": architecture, "p50_ms": 1.0 + number + (0.01 if "again" in kind else 0)}
+    sent = measure(http, [json.dumps(line) for line in lines])
+    assert sent.status_code == 201, sent.text
+    keys = [e["architecture_key"] for e in everything(ask)[:5]]
+    found = {e["architecture_key"]: e["latency_ms"] for e in everything(ask)}
+    for number, key in enumerate(keys):
+        assert found[key]["measurement"] == {
+            "value": 1.0 + number,
+            "again": 1.01 + number,
+            "provenance": "measured",
+            "measured": True,
+            "measured_by": sent.json()["id"],
+        }
+        assert found[key]["provenance"] == "predicted"
+    assert sum(latency["measurement"] is not None for latency in found.values()) == 5
+    # Another measurement of one of them: the newest counts.
+    for line in lines:
+        if line.get("architecture") == chosen[0]:
+            line["p50_ms"] = 7.0
+    measure(http, [json.dumps(line) for line in lines]).raise_for_status()
+    shown = {e["architecture_key"]: e["latency_ms"]["measurement"] for e in everything(ask)}
+    assert shown[keys[0]]["value"] == 7.0
+    front = ask("frontier", device="host").json()["items"]
+    assert [e["latency_ms"]["measurement"] for e in front] == [shown[e["architecture_key"]] for e in front]
+    best = ask("best", device="host").json()
+    assert best["latency_ms"]["measurement"] == shown[best["architecture_key"]]
+    # They are known by their times, and no model is made of so few.
+    assert best["latency_ms"]["predicted_by"].startswith("lt_")

@@ -245,6 +245,8 @@ class PlayedWorker:
             row = measurements.get(session, measurements_id).row
             content = measurements.content_of(session, row.id).splitlines()
             measured = read_measurements(content, SPACES[row.search_space])
+            if not measured.is_for_fit:
+                return
             given = devices.current_tables(session, [row.device_id]).get(row.device_id)
             table = measured.table
             if not table.rows and given is not None:

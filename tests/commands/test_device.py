@@ -104,6 +104,28 @@ def test_this_machine_is_measured_in_one_command(nas, supernet, worker, monkeypa
     assert best.status == 1 and "no network" in best.err
 
 
+def test_the_finalists_of_a_search_are_measured_by_name(nas, client, search, worker, monkeypatch):
+    front = [point["architecture"] for point in client.searches.get(search.id).pareto()]
+    lines = [json.loads(line) for line in probe_lines(count=len(front), with_blocks=False)]
+    for kind in ("network", "network_again"):
+        rows = [line for line in lines if line.get("kind") == kind]
+        for row, architecture in zip(rows, front, strict=True):
+            row["architecture"] = architecture
+    monkeypatch.setattr(measuring.subprocess, "run", _Ran(0, map(json.dumps, lines)))
+
+    def work():
+        worker.make_work_file(b"a zip")
+        later(worker.fit_latency).join()
+
+    helper = later(work)
+    found = nas("device", "probe", "--search", search.id, "--timeout", 60)
+    helper.join()
+    assert found.status == 0, found.err
+    assert f"the times of {len(front)} networks are shown beside the predicted ones" in found.err
+    both = nas("device", "probe", "--search", search.id, "--space", "micro_8")
+    assert both.status == 2 and "leave --supernet and --space out" in both.err
+
+
 def test_figures_that_do_not_repeat_are_not_sent(nas, supernet, worker, monkeypatch):
     monkeypatch.setattr(measuring.subprocess, "run", _Ran(3, []))
     helper = later(lambda: worker.make_work_file(b"a zip"))

@@ -107,6 +107,30 @@ def test_from_the_work_file_to_a_model(work, tmp_path, patient):
         read_measurements(without_empty, SPACE)
 
 
+def test_networks_by_name_are_measured_alone(tmp_path, patient):
+    given = [SPACE.largest(), SPACE.smallest(), SPACE.largest()]
+    path, out = tmp_path / "work.zip", tmp_path / "out.jsonl"
+    assert write_probe_work(path, NETWORKS, given=given, num_networks=0, max_blocks=0) == 0
+    assert probe.main([str(path), str(out), "--device", "here"]) == 0
+    found = read_measurements(out.read_text().splitlines(), SPACE)
+    assert not found.is_for_fit and not found.table.rows
+    expected = SPACE.encode([SPACE.canonical(a) for a in given[:2]])
+    assert np.array_equal(found.networks.codes, expected)
+    with pytest.raises(InvalidRequestError, match="too few"):
+        write_probe_work(path, NETWORKS, num_networks=0)
+
+
+def test_named_networks_come_beside_the_drawn_ones_once(tmp_path):
+    given = [SPACE.largest(), SPACE.sample(np.random.default_rng(99))]
+    path = tmp_path / "work.zip"
+    write_probe_work(path, NETWORKS, given=given, num_networks=24, max_blocks=0)
+    with zipfile.ZipFile(path) as archive:
+        items = json.loads(archive.read("work.json"))["items"]
+    networks = [item["describes"]["architecture"] for item in items if item["kind"] == "network"]
+    # The largest is among those drawn.
+    assert len(networks) == 25 and networks[-1] == SPACE.canonical(given[1]).to_json()
+
+
 def test_the_work_file_holds_networks_of_the_whole_range(work):
     networks = spread_networks(NETWORKS, 24, np.random.default_rng(0))
     assert len(set(networks)) == 24

@@ -80,6 +80,39 @@ def test_a_fit_predicts_and_tells_its_errors(site, host):
     assert predicted == pytest.approx(measured.latency_ms, rel=0.06)
 
 
+def test_networks_by_name_are_in_the_file_and_their_times_kept_without_a_model(site, host):
+    named = SPACE.canonical(SPACE.largest())
+    plan = WorkPlan(
+        search_space=SPACE.name,
+        num_classes=10,
+        in_channels=1,
+        batch=1,
+        num_networks=0,
+        max_blocks=0,
+        seed=0,
+        architectures=[named.to_json()],
+    )
+    with site.database.begin() as session:
+        made = work_files.create(session, plan, **NAMED)
+    site.work([made.job.id])
+    with site.database.session() as session:
+        found = work_files.get(session, made.row.id)
+    assert found.job.state is JobState.SUCCEEDED, found.job.error
+    artifact = work_files.artifact(found.row)
+    content = b"".join(site.artifacts.open_checked(artifact.uri, artifact.sha256, remedy=""))
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        work = json.loads(archive.read("work.json"))
+    networks = [item["describes"]["architecture"] for item in work["items"] if item["kind"] == "network"]
+    assert networks == [named.to_json()]
+    few = add_measurements(site, probe_lines(count=3, with_blocks=False))
+    site.work([few.job.id])
+    with site.database.session() as session:
+        row = measurements.get(session, few.row.id)
+        assert row.job.state is JobState.SUCCEEDED, row.job.error
+        assert row.row.num_judged is None
+        assert measurements.models(session, [host]) == []
+
+
 def test_too_few_networks_fail_the_job_with_a_sentence(site, host):
     """The service refuses them; a worker does not crash by them."""
     found = add_measurements(site, probe_lines(count=21))

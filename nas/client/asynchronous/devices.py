@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -179,17 +179,22 @@ class AsyncWorkFiles(AsyncProducts[AsyncWorkFile]):
         num_classes: int | None = None,
         in_channels: int | None = None,
         batch: int | None = None,
+        architectures: Sequence[Mapping[str, Any] | str] | None = None,
         num_networks: int | None = None,
         max_blocks: int | None = None,
         seed: int | None = None,
     ) -> AsyncWorkFile:
-        """Have one made for a space, as its networks are with a data set's classes and channels."""
+        """Have one made for a space, as its networks are with a data set's classes and channels.
+
+        Of `architectures` alone, unless networks are to be drawn too (`num_networks`).
+        """
         return await self.create_from(
             {
                 "search_space": search_space,
                 "num_classes": num_classes,
                 "in_channels": in_channels,
                 "batch": batch,
+                "architectures": None if architectures is None else [*architectures],
                 "num_networks": num_networks,
                 "max_blocks": max_blocks,
                 "seed": seed,
