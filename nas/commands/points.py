@@ -36,11 +36,13 @@ def _figure(value: float | None) -> str:
 
 
 def latency(figure: Mapping[str, Any] | None) -> str:
-    """Such as '4.81 (predicted, error 2.9%)'."""
+    """Such as '4.81 (predicted, error 2.9%)' or '4.81 (predicted, error 2.9%; measured 4.9)'."""
     if figure is None:
         return NOTHING
     error = "unknown" if figure["mape"] is None else percent(figure["mape"])
-    return f"{figure['value']:.3g} (predicted, error {error})"
+    measured = figure.get("measurement")
+    told = "" if measured is None else f"; measured {measured['value']:.3g}"
+    return f"{figure['value']:.3g} (predicted, error {error}{told})"
 
 
 POINT_COLUMNS: Columns = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from nas.commands import measuring
+from nas.commands.points import latency
 from tests.commands.test_main_path import later
 from tests.devices.lines import probe_lines, table_of, text_of
 
@@ -104,7 +106,7 @@ def test_this_machine_is_measured_in_one_command(nas, supernet, worker, monkeypa
     assert best.status == 1 and "no network" in best.err
 
 
-def test_the_finalists_of_a_search_are_measured_by_name(nas, client, search, worker, monkeypatch):
+def test_the_finalists_of_a_search_are_measured_by_name(nas, client, search, table, worker, monkeypatch):
     front = [point["architecture"] for point in client.searches.get(search.id).pareto()]
     lines = [json.loads(line) for line in probe_lines(count=len(front), with_blocks=False)]
     for kind in ("network", "network_again"):
@@ -122,6 +124,10 @@ def test_the_finalists_of_a_search_are_measured_by_name(nas, client, search, wor
     helper.join()
     assert found.status == 0, found.err
     assert f"the times of {len(front)} networks are shown beside the predicted ones" in found.err
+    assert nas("device", "table", "host", table).status == 0
+    assert "latency_ms.measurement.value" in nas("best", search["supernet_id"], "--device", "host").out
+    best = nas("best", search["supernet_id"], "--device", "host", "-o", "json").json()
+    assert re.fullmatch(r"[\d.]+ \(predicted, error unknown; measured [\d.]+\)", latency(best["latency_ms"]))
     both = nas("device", "probe", "--search", search.id, "--space", "micro_8")
     assert both.status == 2 and "leave --supernet and --space out" in both.err
 
