@@ -16,7 +16,7 @@ from nas.recipe_choices import AttentionKind
 from nas.recipes import RECIPES
 from nas.subspace import SubSpace
 from search_spaces import SPACES
-from supernet.training import TorchCollective, budget_tables, build_stack, load_checkpoint, save_checkpoint
+from supernet.training import TorchCollective, build_stack, load_checkpoint, save_checkpoint
 from supernet.training.attentive_paths import AttentivePaths
 from supernet.training.budget_tables import MAX_RETRIES, BudgetTables
 from supernet.training.paths import Role, SandwichSampler
@@ -234,9 +234,7 @@ def test_c_the_tables_hold_what_was_counted_among_random_networks(supernet):
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_every_space_has_tables_and_networks_of_its_budgets(name, monkeypatch):
-    # The counts are judged above; to count fewer in the large spaces spares a minute.
-    monkeypatch.setattr(budget_tables, "NUM_OBSERVED", 512)
+def test_every_space_has_tables_and_networks_of_its_budgets(name):
     part = SubSpace(SPACES[name])
     paths = attentive_paths(num_candidates=1)
     phase = Phase(space=part, num_random=2)

@@ -1,6 +1,6 @@
 """ShiftNAS (Zhang et al., ICCV 2023): the lettered laws, each under its letter."""
 
-from itertools import chain, count
+from itertools import count
 
 import numpy as np
 import pytest
@@ -240,22 +240,18 @@ def test_c_the_level_of_the_loss_moves_nothing():
 
 # (d)
 
-NUM_TEACHING_STEPS = 800
+NUM_TEACHING_STEPS = 950
 
 
 @pytest.fixture(scope="module")
 def taught():
-    return teach(0, NUM_TEACHING_STEPS)
-
-
-def teach(seed, num_teaching_steps):
     """A generator at the end of a warm-up on the cost's loss alone."""
     torch.set_num_threads(1)
     recipe = shift_recipe(generator_batch=64)
-    num_steps = round(num_teaching_steps / recipe.bin_warmup_fraction)
-    paths = ShiftPaths(recipe, SPACE, seed=seed, num_steps=num_steps)
+    num_steps = round(NUM_TEACHING_STEPS / recipe.bin_warmup_fraction)
+    paths = ShiftPaths(recipe, SPACE, seed=0, num_steps=num_steps)
     supernet = toy_supernet()
-    for step in range(num_teaching_steps):
+    for step in range(NUM_TEACHING_STEPS):
         paths.before_step(step, supernet, None)
         paths.observe(step, (), None)
     return paths
@@ -269,19 +265,12 @@ def written_macs(paths, place, noise):
     return np.array([costs(SPACE, network, num_classes=4)["macs"] for network in networks])
 
 
-def median_errors(paths):
-    """Of the costs written for each bin, as parts of those asked for."""
-    noise = gumbel(0, 100, paths.num_gates)
-    asked = [paths._pricing.range.macs(place).item() for place in paths.bins.module.places]
-    written = [written_macs(paths, place, noise) for place in paths.bins.module.places]
-    return [np.median(np.abs(w / a - 1)) for w, a in zip(written, asked, strict=True)]
-
-
 def test_d_the_generator_meets_the_cost_of_every_bin_within_3_percent(taught):
-    """Where the short warm-up ends at 3.2 % of the cheapest bin, as by one processor's rounding, a longer one
-    has to do, of one of two seeds."""
-    warmed_up = chain([taught], (teach(seed, 1200) for seed in (0, 1)))
-    assert any(max(median_errors(paths)) < 0.03 for paths in warmed_up)
+    noise = gumbel(0, 100, taught.num_gates)
+    for place in taught.bins.module.places:
+        asked = taught._pricing.range.macs(place).item()
+        errors = np.abs(written_macs(taught, place, noise) / asked - 1)
+        assert np.median(errors) < 0.03
 
 
 def test_d_the_extreme_bins_are_next_to_the_ends_of_the_space(taught):
