@@ -90,7 +90,7 @@ class LatencyFit:
     def run(self, job: Job, context: JobContext) -> Finish:
         """The form that cross-validation chooses; its accuracy is told on networks that it never saw.
 
-        None where too few networks were measured to fit one.
+        Where too few networks were measured to fit any, their times are all that is kept.
         """
         context.report("fit", 0, 1)
         with self._database.session() as session:

@@ -37,6 +37,21 @@ def add_measurements(site, lines):
         return measurements.create(session, measured=measured, content="\n".join(lines), **NAMED)
 
 
+def made_work(site, plan):
+    """The row of a work file once a worker has made it, and what its zip says of itself."""
+    with site.database.begin() as session:
+        made = work_files.create(session, plan, **NAMED)
+    site.work([made.job.id])
+    with site.database.session() as session:
+        found = work_files.get(session, made.row.id)
+    assert found.job.state is JobState.SUCCEEDED, found.job.error
+    artifact = work_files.artifact(found.row)
+    content = b"".join(site.artifacts.open_checked(artifact.uri, artifact.sha256, remedy=""))
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        work = json.loads(archive.read("work.json"))
+    return found.row, work
+
+
 def test_a_work_file_holds_what_its_plan_says(site):
     plan = WorkPlan(
         search_space=SPACE.name,
@@ -47,17 +62,8 @@ def test_a_work_file_holds_what_its_plan_says(site):
         max_blocks=5,
         seed=0,
     )
-    with site.database.begin() as session:
-        made = work_files.create(session, plan, **NAMED)
-    site.work([made.job.id])
-    with site.database.session() as session:
-        found = work_files.get(session, made.row.id)
-    assert found.job.state is JobState.SUCCEEDED, found.job.error
-    assert (found.row.num_blocks, found.row.num_blocks_of_space) == (5, len(NETWORKS.distinct()))
-    artifact = work_files.artifact(found.row)
-    content = b"".join(site.artifacts.open_checked(artifact.uri, artifact.sha256, remedy=""))
-    with zipfile.ZipFile(BytesIO(content)) as archive:
-        work = json.loads(archive.read("work.json"))
+    row, work = made_work(site, plan)
+    assert (row.num_blocks, row.num_blocks_of_space) == (5, len(NETWORKS.distinct()))
     assert (work["space"], work["num_classes"], work["in_channels"], work["batch"]) == (SPACE.name, 10, 1, 2)
     kinds = [item["kind"] for item in work["items"]]
     assert (kinds.count("network"), kinds.count("block")) == (30, 5)
@@ -92,24 +98,15 @@ def test_networks_by_name_are_in_the_file_and_their_times_kept_without_a_model(s
         seed=0,
         architectures=[named.to_json()],
     )
-    with site.database.begin() as session:
-        made = work_files.create(session, plan, **NAMED)
-    site.work([made.job.id])
-    with site.database.session() as session:
-        found = work_files.get(session, made.row.id)
-    assert found.job.state is JobState.SUCCEEDED, found.job.error
-    artifact = work_files.artifact(found.row)
-    content = b"".join(site.artifacts.open_checked(artifact.uri, artifact.sha256, remedy=""))
-    with zipfile.ZipFile(BytesIO(content)) as archive:
-        work = json.loads(archive.read("work.json"))
+    _, work = made_work(site, plan)
     networks = [item["describes"]["architecture"] for item in work["items"] if item["kind"] == "network"]
     assert networks == [named.to_json()]
     few = add_measurements(site, probe_lines(count=3, with_blocks=False))
     site.work([few.job.id])
     with site.database.session() as session:
-        row = measurements.get(session, few.row.id)
-        assert row.job.state is JobState.SUCCEEDED, row.job.error
-        assert row.row.num_judged is None
+        found = measurements.get(session, few.row.id)
+        assert found.job.state is JobState.SUCCEEDED, found.job.error
+        assert found.row.num_judged is None
         assert measurements.models(session, [host]) == []
 
 
