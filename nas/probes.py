@@ -56,6 +56,8 @@ class ProbeResult:
     num_correct: int
     num_images: int
     """Of val: all of it for the ends of the space, a part that is drawn once for the others."""
+    duration_s: float | None = None
+    """Of the measurement; None where it was not kept."""
 
     @property
     def accuracy(self) -> float:

@@ -79,7 +79,12 @@ class Probing:
 
     def _result(self, network: ProbeNetwork, evaluator: SubnetEvaluator) -> ProbeResult:
         found = evaluator.evaluate(network.architecture, Split.VAL)
-        return ProbeResult(number=network.number, num_correct=found.num_correct, num_images=found.num_images)
+        return ProbeResult(
+            number=network.number,
+            num_correct=found.num_correct,
+            num_images=found.num_images,
+            duration_s=found.duration_s,
+        )
 
 
 def _part_of(splits: DataSplits, num_images: int, rng: np.random.Generator) -> DataSplits:

@@ -21,7 +21,14 @@ from api.schemas.common import Page, ResourcePatch
 from api.schemas.evaluations import FrontierTrial, Trial, describe_trial
 from api.schemas.search_rounds import SearchRound, describe_round
 from api.schemas.search_spaces import describe_space_alone
-from api.schemas.searches import Search, SearchCreate, SearchFrontier, SearchValidation, describe_search
+from api.schemas.searches import (
+    DurationSource,
+    Search,
+    SearchCreate,
+    SearchFrontier,
+    SearchValidation,
+    describe_search,
+)
 from api.strict import StrictRoute
 from api.studies import optuna_journal
 from api.trained import TrainedSupernet, trained_supernet
@@ -31,7 +38,7 @@ from nas.prefilter.deepmad.search_filter import check_scored
 from nas.prefilter.names import PrefilterName
 from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
-from nas.store import evaluations, searches, supernets
+from nas.store import evaluations, probes, searches, supernets
 from nas.store.deletion import SEARCH
 from nas.store.latency import source_of
 from nas.store.resources import WithJob, rename
@@ -84,8 +91,8 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
     with services.database.begin() as session:
         asked, supernet, bounds = _read(session, body)
         known = evaluations.durations(session, supernet.protocol)
+        per_network_s, seconds_from = _seconds_per_network(session, supernet, known)
     answer = certificate_of(services, supernet, bounds)
-    per_network_s = known.mean_s
     # A space has no more to measure than all of its networks.
     num_measured = min(asked.num_trials, supernet.costs.space.size())
     return SearchValidation(
@@ -100,6 +107,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
         search_space=describe_space_alone(supernet.costs),
         num_evaluations=known.count,
         seconds_per_network=per_network_s,
+        seconds_from=seconds_from,
         estimated_seconds=None if per_network_s is None else per_network_s * num_measured,
     )
 
@@ -210,6 +218,15 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
         ],
     )
     return tagged_json(frontier, if_none_match)
+
+
+def _seconds_per_network(
+    session: Session, supernet: TrainedSupernet, known: evaluations.Durations
+) -> tuple[float | None, DurationSource | None]:
+    if known.mean_s is not None:
+        return known.mean_s, DurationSource.EVALUATIONS
+    mean_s = probes.mean_duration_of_ends(session, supernet.id)
+    return mean_s, None if mean_s is None else DurationSource.PROBES
 
 
 def _described(session: Session, found: Sequence[WithJob[SearchRow]]) -> list[Search]:

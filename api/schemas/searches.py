@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -201,6 +202,13 @@ class Remedy(AnswerModel):
     )
 
 
+class DurationSource(StrEnum):
+    """What tells how long a network takes to be measured."""
+
+    EVALUATIONS = "evaluations"
+    PROBES = "probes"
+
+
 class SearchValidation(Remedy):
     """What is known of a search before it is made."""
 
@@ -214,8 +222,11 @@ class SearchValidation(Remedy):
     search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
     num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")
     seconds_per_network: float | None = Field(
-        description="One worker took for each of those, on average; null where nothing is measured."
+        description="One worker took for each of those, on average; before anything is measured, the "
+        "training's own for the largest and the smallest network, between its epochs. Null where neither is "
+        "known."
     )
+    seconds_from: DurationSource | None = Field(description="Where that is from.")
     estimated_seconds: float | None = Field(
         description="For all trials, were all of them to be measured by one worker."
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from nas import plateau
-from nas.probes import EpochProbes, ProbeResult
+from nas.probes import EpochProbes, ProbeResult, ProbeRole
 from nas.store.resources import get_row
 from nas.store.tables import ProbeNetworkRow, ProbeResultRow, SupernetRow
 
@@ -50,11 +50,12 @@ def record(session: Session, supernet_id: str, probes: EpochProbes) -> None:
                 "number": result.number,
                 "num_correct": result.num_correct,
                 "num_images": result.num_images,
+                "duration_s": result.duration_s,
             }
             for result in probes.results
         ]
     )
-    replaced = {name: statement.excluded[name] for name in ("num_correct", "num_images")}
+    replaced = {name: statement.excluded[name] for name in ("num_correct", "num_images", "duration_s")}
     keys = ["supernet_id", "epoch", "number"]
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced))
 
@@ -82,13 +83,29 @@ def note_if_flat(session: Session, supernet_id: str, epoch: int) -> bool:
     return True
 
 
+def mean_duration_of_ends(session: Session, supernet_id: str) -> float | None:
+    """Seconds that one of the largest and the smallest network took on all of val, over all epochs."""
+    query = select(func.avg(ProbeResultRow.duration_s)).join(
+        ProbeNetworkRow,
+        (ProbeNetworkRow.supernet_id == ProbeResultRow.supernet_id)
+        & (ProbeNetworkRow.number == ProbeResultRow.number),
+    )
+    ends = ProbeNetworkRow.role.in_([ProbeRole.LARGEST, ProbeRole.SMALLEST])
+    return session.scalar(query.where(ProbeResultRow.supernet_id == supernet_id, ends))
+
+
 def curves(session: Session, supernet_id: str) -> ProbeCurves:
     """Every epoch's, in order; of a supernet trained before there were probes none."""
     networks = select(ProbeNetworkRow).where(ProbeNetworkRow.supernet_id == supernet_id)
     query = select(ProbeResultRow).where(ProbeResultRow.supernet_id == supernet_id)
     results: dict[int, list[ProbeResult]] = {}
     for row in session.scalars(query.order_by(ProbeResultRow.epoch, ProbeResultRow.number)):
-        result = ProbeResult(number=row.number, num_correct=row.num_correct, num_images=row.num_images)
+        result = ProbeResult(
+            number=row.number,
+            num_correct=row.num_correct,
+            num_images=row.num_images,
+            duration_s=row.duration_s,
+        )
         results.setdefault(row.epoch, []).append(result)
     ordered = session.scalars(networks.order_by(ProbeNetworkRow.number)).all()
     return ProbeCurves(networks=ordered, results=results)

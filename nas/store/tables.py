@@ -300,6 +300,8 @@ class ProbeResultRow(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     num_correct: Mapped[int]
     num_images: Mapped[int]
+    duration_s: Mapped[float | None]
+    """NULL in rows of before it was kept."""
 
     __table_args__ = (
         ForeignKeyConstraint(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.api.test_http_conventions import problem_of
@@ -24,8 +26,27 @@ def test_a_search_that_can_be_made_is_feasible_and_told_its_price(http, search):
     assert answer["search_space"]["costs"]["macs"]["largest"] == costs_of(SPACE.largest())["macs"]
     assert answer["num_evaluations"] == 5
     assert answer["seconds_per_network"] == pytest.approx(0.1)
+    assert answer["seconds_from"] == "evaluations"
     assert answer["estimated_seconds"] == pytest.approx(6.0)
     assert counts(http) == before
+
+
+def test_before_anything_is_measured_the_price_is_told_by_what_training_took_for_the_ends(http, supernet):
+    answer = http.post(VALIDATE, json={"supernet_id": supernet.id, "num_trials": 60}).json()
+    assert (answer["num_evaluations"], answer["seconds_from"]) == (0, "probes")
+    assert answer["seconds_per_network"] == pytest.approx(0.35)
+    assert answer["estimated_seconds"] == pytest.approx(21)
+
+
+def test_where_no_duration_is_known_no_price_is_told(http, untrained, worker):
+    worker.import_dataset()
+    worker.probes = replace(
+        worker.probes, results=tuple(replace(result, duration_s=None) for result in worker.probes.results)
+    )
+    worker.train()
+    answer = http.post(VALIDATE, json={"supernet_id": untrained.id, "num_trials": 60}).json()
+    told = ("seconds_per_network", "seconds_from", "estimated_seconds")
+    assert [answer[name] for name in told] == [None, None, None]
 
 
 def test_what_no_network_keeps_is_answered_and_the_creation_refused(http, supernet):
@@ -41,7 +62,6 @@ def test_what_no_network_keeps_is_answered_and_the_creation_refused(http, supern
     # However many parameters are allowed, no network does with one multiplication.
     assert answer["relax_alone"] == {"max_macs": least["macs"], "max_params": None}
     assert str(least["macs"]) in answer["reason"]
-    assert (answer["seconds_per_network"], answer["estimated_seconds"]) == (None, None)
     problem = problem_of(http.post("/v1/searches", json=body), 422, "infeasible-constraints")
     for told in ("nearest", "relax", "relax_alone"):
         assert problem[told] == answer[told]

@@ -1,5 +1,7 @@
 """Probes as rows: an epoch measured again replaces its own, and flat ones are told once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,27 @@ def test_an_epoch_measured_again_replaces_its_own(database, supernet_id, record)
     record(measured(0, 1, 2, 3), measured(1, 4, 5, 6))
     record(measured(1, 7, 8, 9))
     assert counts(database, supernet_id) == {0: [1, 2, 3], 1: [7, 8, 9]}
+
+
+def test_the_duration_of_the_ends_is_the_mean_over_the_latest_of_every_epoch(database, supernet_id, record):
+    def timed(epoch, *durations_s):
+        found = measured(epoch, 1, 2, 3)
+        results = [replace(each, duration_s=s) for each, s in zip(found.results, durations_s, strict=True)]
+        return replace(found, results=tuple(results))
+
+    def mean_s():
+        with database.session() as session:
+            return probes.mean_duration_of_ends(session, supernet_id)
+
+    assert mean_s() is None
+    record(measured(0, 1, 2, 3))
+    assert mean_s() is None
+    record(timed(1, 9.0, 9.0, 9.0))
+    record(timed(1, 3.0, 1.0, 0.5), timed(2, 5.0, 3.0, 0.5))
+    assert mean_s() == pytest.approx(3)
+    with database.session() as session:
+        kept = probes.curves(session, supernet_id).results
+    assert [result.duration_s for result in kept[1]] == [3.0, 1.0, 0.5]
 
 
 def note(database, supernet_id, epoch):
