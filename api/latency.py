@@ -78,12 +78,6 @@ class DeviceLatency:
             mape=None if accuracy is None else accuracy.mape,
         )
 
-    def _code(self, row: EvaluationRow) -> NDArray[np.int64]:
-        space = self.costs.space
-        if row.code is None:
-            return space.encode([space.parse(row.architecture)])[0]
-        return np.frombuffer(row.code, np.uint8).astype(np.int64)
-
     def _described(self, milliseconds: NDArray[np.float64]) -> list[Latency]:
         return [self.described(value) for value in milliseconds.tolist()]
 
