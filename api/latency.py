@@ -19,8 +19,8 @@ from nas.devices.table import MissingBlockError
 from nas.errors import ConflictError, NotFoundError
 from nas.search.cost_model import SpaceCosts
 from nas.store.latency import LatencySource, current_source, read_model
-from nas.store.measurements import measured_networks
-from nas.store.tables import EvaluationRow, MeasuredNetworkRow
+from nas.store.measurements import MeasuredNetwork, measured_networks
+from nas.store.tables import EvaluationRow
 
 _MOST_KEPT = 32
 
@@ -47,7 +47,7 @@ class DeviceLatency:
             return shown
         networks = networks_of(self.costs.exact)
         keys = [row.architecture_key for row in rows]
-        measured = measured_networks(session, self.source.device_id, networks, keys)
+        measured = measured_networks(session, self.source.device_id, networks, keys, next_to=self.source.id)
         return [
             latency.model_copy(update={"measurement": _measured(measured[key])})
             if key in measured
@@ -82,8 +82,10 @@ class DeviceLatency:
         return [self.described(value) for value in milliseconds.tolist()]
 
 
-def _measured(row: MeasuredNetworkRow) -> MeasuredLatency:
-    return MeasuredLatency(value=row.p50_ms, again=row.again_ms, measured_by=row.measurements_id)
+def _measured(found: MeasuredNetwork) -> MeasuredLatency:
+    return MeasuredLatency(
+        value=found.p50_ms, again=found.again_ms, measured_by=found.measurements_id, speed=found.speed
+    )
 
 
 def latency_on(session: Session, exact: SpaceCosts, device: str, *, field: str = "device") -> DeviceLatency:

@@ -128,6 +128,7 @@ def _publish(database: Database, model: LatencyModel, networks: NetworkBlocks) -
         networks=measured,
         again=measured,
         repeatability={"agreeing": 1.0, "median_apart": 0.0, "num_models": 1},
+        is_drawn=np.ones(1, dtype=np.bool_),
     )
     with database.begin() as session:
         devices.create(session, model.device, notes="")

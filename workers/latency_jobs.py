@@ -100,7 +100,8 @@ class LatencyFit:
         measured = read_measurements(content.splitlines(), SPACES[row.search_space])
         if not measured.is_for_fit:
             return partial(_tell_no_fit, job.id, len(measured.networks))
-        reader = measured.networks.networks
+        drawn = measured.drawn
+        reader = drawn.networks
         filled = _filled(measured.table if measured.table.rows else given, reader)
 
         def grow(inputs: ResidualInputs, log_factor: Floats, *, seed: int) -> Residual:
@@ -109,10 +110,10 @@ class LatencyFit:
             return grow_trees(inputs, log_factor, seed=seed)
 
         table = None if filled is None else filled.table
-        model = fit_and_judge(measured.networks, table=table, grow_trees=grow)
+        model = fit_and_judge(drawn, table=table, grow_trees=grow)
         if filled is not None and model.table is not None:
             model = replace(model, interpolated=filled.interpolated)
-        plain = None if table is None else _accuracy_of_sum(table, measured.networks)
+        plain = None if table is None else _accuracy_of_sum(table, drawn)
 
         context.report("fit", 1, 1)
 

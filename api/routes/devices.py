@@ -302,10 +302,11 @@ def _measured(text: str) -> Measured:
         detail = f"line 1: search space {name!r} is unknown; those there are: {', '.join(SPACES)}"
         raise ProblemError("invalid-lines", 422, detail)
     measured = _lines_checked(lambda: read_measurements(lines, SPACES[name]))
+    counted = measured.drawn if measured.is_for_fit else measured.networks
     least = MIN_NETWORKS if measured.is_for_fit else 1
-    if not least <= len(measured.networks) <= MAX_NETWORKS:
+    if not least <= len(counted) <= len(measured.networks) <= MAX_NETWORKS:
         detail = (
-            f"{len(measured.networks)} whole networks were measured; to fit a model and to judge it takes "
+            f"{len(counted)} whole networks were measured; to fit a model and to judge it takes "
             f"{MIN_NETWORKS} to {MAX_NETWORKS}: make a work file with as many, or one of architectures alone"
         )
         raise ProblemError("invalid-lines", 422, detail)

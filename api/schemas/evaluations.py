@@ -44,6 +44,11 @@ class MeasuredLatency(AnswerModel):
     provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
     measured: Literal[True] = Field(default=True, description="As `provenance` says.")
     measured_by: str = Field(description="The measurements that it is of, the newest that have this network.")
+    speed: float | None = Field(
+        description="How fast the device was then, as a multiple of its speed when the measurements were "
+        "made that the prediction is from, by a network that both sittings have run; where it is far from 1, "
+        "the two figures differ by it too. Null where the prediction is from a table, or a probe of before."
+    )
 
 
 class Latency(AnswerModel):

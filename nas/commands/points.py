@@ -8,6 +8,9 @@ from typing import Any
 from nas.commands.session import Columns
 from nas.commands.text import NOTHING, count, percent
 
+_USUAL_SPEEDS = (0.98, 1.02)
+"""Between them a sitting is as fast as another, by how well figures repeat."""
+
 
 def accuracy(figure: Mapping[str, Any] | None) -> str:
     """Such as '93.4% (91.0% to 95.2%)': measured, with its 95 % interval."""
@@ -41,8 +44,16 @@ def latency(figure: Mapping[str, Any] | None) -> str:
         return NOTHING
     error = "unknown" if figure["mape"] is None else percent(figure["mape"])
     measured = figure.get("measurement")
-    told = "" if measured is None else f"; measured {measured['value']:.3g}"
+    told = "" if measured is None else f"; measured {measured['value']:.3g}{_at_speed(measured)}"
     return f"{figure['value']:.3g} (predicted, error {error}{told})"
+
+
+def _at_speed(measured: Mapping[str, Any]) -> str:
+    speed = measured.get("speed")
+    low, high = _USUAL_SPEEDS
+    if speed is None or low <= speed <= high:
+        return ""
+    return f" at {speed:.2f} times the speed"
 
 
 POINT_COLUMNS: Columns = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.devices.device import Device
@@ -29,6 +30,14 @@ _REPEATABILITY = ("agreeing", "median_apart", "num_models")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SentinelTime:
+    """What one network took when a probe began: all of its times are as of then."""
+
+    architecture_key: str
+    milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
     """One run of the probe."""
 
@@ -39,11 +48,20 @@ class Measurements:
     """The same networks in the second pass."""
     repeatability: Mapping[str, float]
     """How many of the figures agree in the second pass, how far apart they are, and of how many."""
+    is_drawn: NDArray[np.bool_]
+    """Of each network, shape (n,); the others were asked for, such as a frontier, and are no sample."""
+    sentinel: SentinelTime | None = None
+    """None in files of probes of before, whose sentinels were all sorts of networks."""
+
+    @property
+    def drawn(self) -> MeasuredNetworks:
+        """The networks to which a model may be fitted."""
+        return self.networks.rows(np.flatnonzero(self.is_drawn))
 
     @property
     def is_for_fit(self) -> bool:
-        """Whether a model is to be fitted; else a few networks were measured for their own sake."""
-        return len(self.networks) >= FIT_FROM or bool(self.table.rows)
+        """Whether a model is to be fitted; else networks were measured for their own sake."""
+        return int(self.is_drawn.sum()) >= FIT_FROM or bool(self.table.rows)
 
 
 def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
@@ -73,6 +91,7 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
             _networks(device, reader, _of_kind(rows, kind)) for kind in ("network", "network_again")
         )
         repeatability = {name: _finite(head["repeatability"][name], name) for name in _REPEATABILITY}
+        sentinel = _sentinel(space, header)
     except NasError:
         raise
     except KeyError as missing:
@@ -83,7 +102,25 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
         raise InvalidTableError(
             f"the measurements are not as the probe writes them ({error}); send its file unchanged"
         ) from None
-    return Measurements(table=table, networks=networks, again=again, repeatability=repeatability)
+    asked_for = [row.content.get("asked_for") is True for row in _of_kind(rows, "network")]
+    return Measurements(
+        table=table,
+        networks=networks,
+        again=again,
+        repeatability=repeatability,
+        is_drawn=~np.array(asked_for, dtype=np.bool_),
+        sentinel=sentinel,
+    )
+
+
+def _sentinel(space: SearchSpace, header: _Row) -> SentinelTime | None:
+    if "sentinel" not in header.content:
+        return None
+    network = _architecture(space, _Row(header.number, header.content["sentinel"]))
+    return SentinelTime(
+        architecture_key=space.canonical(network).key,
+        milliseconds=_milliseconds(header.content["sentinel_ms"], "sentinel_ms", header.number),
+    )
 
 
 def _size(value: Any, name: str, most: int) -> int:
@@ -128,12 +165,15 @@ class _Row:
     @property
     def p50_ms(self) -> float:
         """Its time."""
-        value = self.content.get("p50_ms")
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_MS:
-            raise InvalidTableError(
-                f"line {self.number}: p50_ms {value!r} is not a number of milliseconds above 0, to {MAX_MS:g}"
-            )
-        return float(value)
+        return _milliseconds(self.content.get("p50_ms"), "p50_ms", self.number)
+
+
+def _milliseconds(value: Any, name: str, line: int) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_MS:
+        raise InvalidTableError(
+            f"line {line}: {name} {value!r} is not a number of milliseconds above 0, to {MAX_MS:g}"
+        )
+    return float(value)
 
 
 def _of_kind(rows: Sequence[_Row], kind: str) -> list[_Row]:

@@ -248,6 +248,7 @@ def probe(path: Path, *, device: str, threads: int, seed: int = 0) -> list[dict[
         },
         "machine": platform.machine(),
         "work_sha256": work.sha256,
+        "sentinel": guard.describes,
         "sentinel_ms": sentinel.first_ms,
         "slowest": sentinel.slowest,
         "repeatability": repeatability(items, again),

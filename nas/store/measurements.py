@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session, aliased, undefer
 
 from nas.devices.accuracy import Accuracy
 from nas.devices.fitting import MeasuredNetworks
@@ -48,6 +49,8 @@ def create(
         num_networks=len(measured.networks),
         num_blocks=len(measured.table.rows),
         repeatability=dict(measured.repeatability),
+        sentinel_key=None if measured.sentinel is None else measured.sentinel.architecture_key,
+        sentinel_ms=None if measured.sentinel is None else measured.sentinel.milliseconds,
     )
     found = create_resource(session, row, kind=JobKind.FIT_LATENCY, spec=spec)
     first, again = _times_ms(measured.networks), _times_ms(measured.again)
@@ -113,13 +116,30 @@ def with_model(session: Session, measurements_id: str) -> MeasurementsRow:
     return session.scalars(query.options(undefer(MeasurementsRow.model))).one()
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredNetwork:
+    """What one network was measured to take."""
+
+    measurements_id: str
+    p50_ms: float
+    again_ms: float | None
+    speed: float | None
+    """Of the device in that sitting, as a multiple of its speed in another; None where that is not known."""
+
+
 def measured_networks(
-    session: Session, device_id: str, networks: NetworkBlocks, keys: Sequence[str]
-) -> dict[str, MeasuredNetworkRow]:
-    """Of the networks of these keys, those that were measured on the device, each as it was measured last."""
+    session: Session, device_id: str, networks: NetworkBlocks, keys: Sequence[str], *, next_to: str
+) -> dict[str, MeasuredNetwork]:
+    """Of the networks of these keys, those that were measured on the device, each as it was measured last.
+
+    Speeds are `next_to` the sitting of these measurements.
+    """
+    other = aliased(MeasurementsRow)
+    is_same_sentinel = (other.id == next_to) & (other.sentinel_key == MeasurementsRow.sentinel_key)
     query = (
-        select(MeasuredNetworkRow)
+        select(MeasuredNetworkRow, other.sentinel_ms / MeasurementsRow.sentinel_ms)
         .join(MeasurementsRow, MeasurementsRow.id == MeasuredNetworkRow.measurements_id)
+        .join(other, is_same_sentinel, isouter=True)
         .where(
             MeasuredNetworkRow.architecture_key.in_(keys),
             MeasurementsRow.device_id == device_id,
@@ -129,7 +149,12 @@ def measured_networks(
         )
         .order_by(MeasurementsRow.created_at, MeasurementsRow.id)
     )
-    return {row.architecture_key: row for row in session.scalars(query)}
+    return {
+        row.architecture_key: MeasuredNetwork(
+            measurements_id=row.measurements_id, p50_ms=row.p50_ms, again_ms=row.again_ms, speed=speed
+        )
+        for row, speed in session.execute(query)
+    }
 
 
 def _times_ms(measured: MeasuredNetworks) -> dict[str, float]:

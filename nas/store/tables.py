@@ -443,6 +443,9 @@ class MeasurementsRow(ResourceRow):
     num_blocks: Mapped[int]
     repeatability: Mapped[dict[str, Any]]
     """Of the probe's own figures, in a second pass; shown, never queried."""
+    sentinel_key: Mapped[str | None]
+    """Of the network by which the speeds of two sittings compare; NULL in files of probes of before."""
+    sentinel_ms: Mapped[float | None]
     model: Mapped[str | None] = mapped_column(deferred=True)
     """As text: JSON that the database has read need not have the same bits."""
     form: Mapped[dict[str, Any] | None]

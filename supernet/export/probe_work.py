@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ def write_probe_work(
 ) -> int:
     """Writes the zip: every block of the space, or `max_blocks` drawn ones, and networks spread by MACs.
 
-    With networks `given`, those too, or them alone where `num_networks` is 0. How many blocks are in it.
+    With networks `given`, those too, or them alone where `num_networks` is 0; they are told apart from those
+    drawn, to which alone models are fitted. How many blocks are in it.
     `on_progress` is told of every model, and may raise.
     """
     if num_networks < MIN_NETWORKS and not (given and num_networks == 0):
@@ -66,8 +67,9 @@ def write_probe_work(
         )
     rng = np.random.default_rng(seed)
     drawn = spread_networks(networks, num_networks, rng) if num_networks else ()
-    asked = (networks.space.canonical(architecture) for architecture in given)
-    chosen = [*dict.fromkeys((*drawn, *asked))]
+    asked = map(networks.space.canonical, given)
+    # For each whether it is there only because it was asked for.
+    chosen = {**dict.fromkeys(drawn, False), **{a: True for a in asked if a not in drawn}}
     blocks = _chosen_blocks(networks, max_blocks, rng)
     items: list[_Item] = []
     total = len(blocks) + len(chosen)
@@ -86,6 +88,11 @@ def write_probe_work(
         }
         _add(archive, "work.json", json.dumps(content).encode())
     return len(blocks)
+
+
+def sentinel_network(networks: NetworkBlocks) -> Architecture:
+    """In every work file of a space the same, of middling MACs: by it the speeds of two sittings compare."""
+    return spread_networks(networks, 3, np.random.default_rng(0))[1]
 
 
 def spread_networks(
@@ -113,20 +120,23 @@ def _chosen_blocks(
 
 def _models(
     networks: NetworkBlocks,
-    chosen: Sequence[Architecture],
+    chosen: Mapping[Architecture, bool],
     blocks: Sequence[FusedBlock],
     batch: int,
 ) -> Iterator[tuple[_Item, onnx.ModelProto]]:
-    middle = _network_item(networks, chosen[len(chosen) // 2], "sentinel", "sentinel", batch)
-    yield middle
-    first = networks.space.lower(chosen[0], in_channels=networks.in_channels)[0]
+    sentinel = sentinel_network(networks)
+    yield _network_item(networks, sentinel, "sentinel", "sentinel", batch)
+    first = networks.space.lower(sentinel, in_channels=networks.in_channels)[0]
     shape = [batch, first.in_channels, first.in_height, first.in_width]
     yield _item("empty", "empty", {INPUT_NAME: shape}, {}), _empty(shape)
     for number, block in enumerate(blocks):
         item = _item(f"block{number}", "block", input_shapes(block, batch=batch), block.to_json())
         yield item, build_block(block, batch=batch)
-    for number, architecture in enumerate(chosen):
-        yield _network_item(networks, architecture, f"network{number}", "network", batch)
+    for number, (architecture, is_asked_for) in enumerate(chosen.items()):
+        item, model = _network_item(networks, architecture, f"network{number}", "network", batch)
+        if is_asked_for:
+            item.describes["asked_for"] = True
+        yield item, model
 
 
 def _item(name: str, kind: str, inputs: dict[str, list[int]], describes: dict[str, Any]) -> _Item:

@@ -229,6 +229,7 @@ def test_networks_that_were_measured_show_their_times_beside_the_predictions(htt
             "provenance": "measured",
             "measured": True,
             "measured_by": sent.json()["id"],
+            "speed": None,
         }
         assert found[key]["provenance"] == "predicted"
     assert sum(latency["measurement"] is not None for latency in found.values()) == 5
@@ -245,3 +246,30 @@ def test_networks_that_were_measured_show_their_times_beside_the_predictions(htt
     assert best["latency_ms"]["measurement"] == shown[best["architecture_key"]]
     # They are known by their times, and no model is made of so few.
     assert best["latency_ms"]["predicted_by"].startswith("lt_")
+
+
+def test_a_measured_time_says_how_fast_the_device_was_next_to_the_predictions_sitting(
+    http, host, worker, ask, record
+):
+    record(12)
+    measure(http, probe_lines(count=40, sentinel_ms=2.0)).raise_for_status()
+    worker.fit_latency()
+    chosen = [e["architecture"] for e in everything(ask)[:2]]
+    keys = [e["architecture_key"] for e in everything(ask)[:2]]
+
+    def sitting(**told):
+        """Both networks measured anew; what answers say of the first one's speed."""
+        lines = [json.loads(line) for line in probe_lines(count=2, with_blocks=False, asked_for=True, **told)]
+        for kind in ("network", "network_again"):
+            rows = [line for line in lines if line.get("kind") == kind]
+            for row, architecture in zip(rows, chosen, strict=True):
+                row["architecture"] = architecture
+        measure(http, [json.dumps(line) for line in lines]).raise_for_status()
+        worker.fit_latency()
+        found = {e["architecture_key"]: e["latency_ms"]["measurement"] for e in everything(ask)}
+        return found[keys[0]]["speed"]
+
+    assert sitting(sentinel_ms=1.6) == pytest.approx(1.25)
+    assert sitting(sentinel_ms=4.0) == pytest.approx(0.5)
+    # Of a probe that does not tell.
+    assert sitting() is None

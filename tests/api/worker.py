@@ -251,7 +251,7 @@ class PlayedWorker:
             table = measured.table
             if not table.rows and given is not None:
                 table = LatencyTable.parse(devices.table_of(session, given.id).content.splitlines())
-            model = fit_and_judge(measured.networks, table=table if table.rows else None)
+            model = fit_and_judge(measured.drawn, table=table if table.rows else None)
             plain = None
             if table.rows:
                 sums = LatencyModel.of_table(table).predict_ms(

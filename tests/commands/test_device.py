@@ -166,3 +166,17 @@ def test_a_device_that_the_probe_cannot_measure_is_refused(nas, supernet):
     refused = nas("device", "probe", "phone", "--supernet", supernet.id)
     assert refused.status == 2 and "give this one a latency table" in refused.err
     assert nas("device", "probe", "phone").status == 2
+
+
+@pytest.mark.parametrize(
+    ("speed", "told"),
+    [
+        (None, "4.81 (predicted, error 2.9%; measured 4.2)"),
+        (1.01, "4.81 (predicted, error 2.9%; measured 4.2)"),
+        (1.146, "4.81 (predicted, error 2.9%; measured 4.2 at 1.15 times the speed)"),
+        (0.5, "4.81 (predicted, error 2.9%; measured 4.2 at 0.50 times the speed)"),
+    ],
+)
+def test_a_time_measured_at_another_speed_says_so(speed, told):
+    figure = {"value": 4.81, "mape": 0.029, "measurement": {"value": 4.2, "speed": speed}}
+    assert latency(figure) == told

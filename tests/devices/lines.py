@@ -42,8 +42,13 @@ def probe_lines(
     with_blocks: bool = True,
     factor: float = 0.7,
     noise: float = 0.01,
+    asked_for: bool = False,
+    sentinel_ms: float | None = None,
 ) -> list[str]:
-    """A probe's figures: a network takes 0.25 ms and `factor` times what its blocks take alone."""
+    """A probe's figures: a network takes 0.25 ms and `factor` times what its blocks take alone.
+
+    Without a sentinel they are of a probe of before it was told.
+    """
     space, rng = networks.space, np.random.default_rng(0)
     chosen = sorted({space.sample(rng) for _ in range(2 * count)}, key=lambda network: network.key)[:count]
     sums = networks.sums(space.encode(chosen), block_ms)[:, 0]
@@ -57,6 +62,9 @@ def probe_lines(
         "num_classes": networks.num_classes,
         "in_channels": networks.in_channels,
     }
+    if sentinel_ms is not None:
+        head |= {"sentinel": {"architecture": space.smallest().to_json()}, "sentinel_ms": sentinel_ms}
+    told = {"asked_for": True} if asked_for else {}
     rows = [{"kind": "empty", "p50_ms": 0.001}]
     if with_blocks:
         blocks = networks.distinct()
@@ -67,7 +75,7 @@ def probe_lines(
     for kind in ("network", "network_again"):
         times = (BASE_MS + factor * sums) * np.exp(noise * rng.standard_normal(len(chosen)))
         rows += [
-            {"kind": kind, "architecture": network.to_json(), "p50_ms": milliseconds}
+            {"kind": kind, "architecture": network.to_json(), **told, "p50_ms": milliseconds}
             for network, milliseconds in zip(chosen, times.tolist(), strict=True)
         ]
     return [json.dumps(line) for line in (head, *rows)]

@@ -23,6 +23,7 @@ from supernet.export import build_onnx
 from supernet.export.block_graph import build_block, input_shapes
 from supernet.export.probe_work import spread_networks, write_probe_work
 from supernet.extract import PlainNetwork
+from tests.devices.lines import probe_lines
 from tests.small_spaces import SMALL_SPACES
 
 SPACE = SPACES["micro_8"]
@@ -114,6 +115,7 @@ def test_networks_by_name_are_measured_alone(tmp_path, patient):
     assert probe.main([str(path), str(out), "--device", "here"]) == 0
     found = read_measurements(out.read_text().splitlines(), SPACE)
     assert not found.is_for_fit and not found.table.rows
+    assert not found.is_drawn.any() and len(found.drawn) == 0
     expected = SPACE.encode([SPACE.canonical(a) for a in given[:2]])
     assert np.array_equal(found.networks.codes, expected)
     with pytest.raises(InvalidRequestError, match="too few"):
@@ -126,9 +128,41 @@ def test_named_networks_come_beside_the_drawn_ones_once(tmp_path):
     write_probe_work(path, NETWORKS, given=given, num_networks=24, max_blocks=0)
     with zipfile.ZipFile(path) as archive:
         items = json.loads(archive.read("work.json"))["items"]
-    networks = [item["describes"]["architecture"] for item in items if item["kind"] == "network"]
+    networks = [item["describes"] for item in items if item["kind"] == "network"]
     # The largest is among those drawn.
-    assert len(networks) == 25 and networks[-1] == SPACE.canonical(given[1]).to_json()
+    assert len(networks) == 25
+    named = {"architecture": SPACE.canonical(given[1]).to_json(), "asked_for": True}
+    assert [network for network in networks if "asked_for" in network] == [named]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_work_file_of_a_space_has_the_same_sentinel(tmp_path, work, seed):
+    def sentinel_of(path):
+        with zipfile.ZipFile(path) as archive:
+            items = json.loads(archive.read("work.json"))["items"]
+            (found,) = [item for item in items if item["kind"] == "sentinel"]
+            return found["describes"], archive.read(found["model"])
+
+    path = tmp_path / "work.zip"
+    write_probe_work(path, NETWORKS, given=[SPACE.largest()], num_networks=0, max_blocks=0, seed=seed)
+    assert sentinel_of(path) == sentinel_of(work)
+
+
+def test_the_figures_say_which_network_the_sentinel_was():
+    told = read_measurements(probe_lines(count=2, sentinel_ms=0.5), SPACES["micro_8"]).sentinel
+    assert (told.architecture_key, told.milliseconds) == (SPACES["micro_8"].smallest().key, 0.5)
+    assert read_measurements(probe_lines(count=2), SPACES["micro_8"]).sentinel is None
+    with pytest.raises(InvalidTableError, match="line 1: sentinel_ms 0 is not"):
+        read_measurements(probe_lines(count=2, sentinel_ms=0), SPACES["micro_8"])
+
+
+@pytest.mark.parametrize("with_blocks", [True, False])
+def test_networks_that_were_asked_for_are_no_sample_to_fit_to(with_blocks):
+    lines = probe_lines(count=40, asked_for=True, with_blocks=with_blocks)
+    found = read_measurements(lines, SPACES["micro_8"])
+    assert len(found.networks) == 40 and len(found.drawn) == 0
+    # Blocks are measured for a model: that it then cannot be fitted is to be told.
+    assert found.is_for_fit == with_blocks
 
 
 def test_the_work_file_holds_networks_of_the_whole_range(work):

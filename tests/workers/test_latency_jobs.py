@@ -102,12 +102,34 @@ def test_networks_by_name_are_in_the_file_and_their_times_kept_without_a_model(s
     networks = [item["describes"]["architecture"] for item in work["items"] if item["kind"] == "network"]
     assert networks == [named.to_json()]
     few = add_measurements(site, probe_lines(count=3, with_blocks=False))
-    site.work([few.job.id])
+    # A frontier, however long, is no sample of its space.
+    frontier = add_measurements(site, probe_lines(count=40, with_blocks=False, asked_for=True))
+    site.work([few.job.id, frontier.job.id])
     with site.database.session() as session:
-        found = measurements.get(session, few.row.id)
-        assert found.job.state is JobState.SUCCEEDED, found.job.error
-        assert found.row.num_judged is None
+        for measured in (few, frontier):
+            found = measurements.get(session, measured.row.id)
+            assert found.job.state is JobState.SUCCEEDED, found.job.error
+            assert found.row.num_judged is None
         assert measurements.models(session, [host]) == []
+
+
+def test_a_model_is_fitted_to_the_networks_that_were_drawn_alone(site, host):
+    drawn, asked_for = (probe_lines(count=number, asked_for=asked) for number, asked in ((31, 0), (40, 1)))
+    head, *rows = drawn
+    known = [json.loads(row).get("architecture") for row in rows]
+    named = [row for row in map(json.loads, asked_for) if "asked_for" in row]
+    # Times of no law: a model of them would be another.
+    others = [
+        json.dumps({**row, "p50_ms": 1.0 + number % 7})
+        for number, row in enumerate(named)
+        if row["architecture"] not in known
+    ]
+    assert others
+    mixed, alone = (add_measurements(site, [head, *rows, *more]) for more in (others, []))
+    site.work([mixed.job.id, alone.job.id])
+    with site.database.session() as session:
+        models = [measurements.with_model(session, found.row.id).model for found in (mixed, alone)]
+    assert models[0] is not None and models[0] == models[1]
 
 
 def test_too_few_networks_fail_the_job_with_a_sentence(site, host):
