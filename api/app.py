@@ -30,6 +30,7 @@ from api.routes import (
 )
 from api.services import Services
 from api.settings import ApiSettings
+from api.warm_answers import warmed_answers
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database, migrate
 
@@ -81,7 +82,8 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
         )
         app.state.services = services
         await run_in_threadpool(warm_certificates, services)
-        yield
+        with warmed_answers(services):
+            yield
         services.certificates.close()
         services.database.dispose()
 

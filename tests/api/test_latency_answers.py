@@ -7,9 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from api import known
+from api.services import Services
+from api.warm_answers import warmed_answers
 from nas.costs import COST_NAMES
 from nas.devices.blocks import fused_blocks
-from nas.store import evaluations
+from nas.devices.device import Device
+from nas.store import devices, evaluations
 from nas.store.evaluation_columns import packed_code
 from tests.api.test_devices import measure, put_table
 from tests.api.test_hostile_requests import check
@@ -273,3 +277,27 @@ def test_a_measured_time_says_how_fast_the_device_was_next_to_the_predictions_si
     assert sitting(sentinel_ms=4.0) == pytest.approx(0.5)
     # Of a probe that does not tell.
     assert sitting() is None
+
+
+def test_a_service_that_starts_reads_ahead_what_answers_are_found_among(
+    database, artifact_store, untrained, table, ask, record, monkeypatch
+):
+    record(40)
+    # Devices that nothing predicts on, and supernets that are not trained, are passed over.
+    with database.begin() as session:
+        devices.create(session, Device(name="new", runtime="onnxruntime"), notes="")
+    num_read = []
+    read = known.read
+
+    def counted(*args, **options):
+        found = read(*args, **options)
+        num_read.append(len(found.codes))
+        return found
+
+    monkeypatch.setattr(known, "read", counted)
+    services = Services(database, artifact_store, 0)
+    with warmed_answers(services) as thread:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert num_read == [len(everything(ask))]
+    services.certificates.close()
