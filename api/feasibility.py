@@ -10,7 +10,8 @@ from api.schemas.evaluations import Costs
 from api.schemas.searches import Remedy, UnmeasuredNetwork
 from api.services import Services
 from api.trained import TrainedSupernet
-from nas.prefilter.certificate import Certificate, Relief, Verdict
+from nas.prefilter.certificate import Certificate, Verdict
+from nas.prefilter.relief import Relief
 from nas.search.constraints import Bounds, field_of
 from nas.search.cost_model import SpaceCosts
 from nas.search.region import FeasibleRegion
@@ -63,6 +64,7 @@ def remedy_of(supernet: TrainedSupernet, answer: Certificate) -> Remedy:
         ),
         relax={field_of(name): bound for name, bound in relief.relax.items()},
         relax_alone={field_of(name): bound for name, bound in relief.relax_alone.items()},
+        is_least=relief.is_least,
     )
 
 
@@ -71,8 +73,11 @@ def _field_errors(bounds: Bounds, relief: Relief | None) -> list[dict[str, Any]]
     errors = []
     for name, limit in bounds.limits:
         alone = None if relief is None else relief.relax_alone.get(name)
-        if alone is not None:
-            message = f"no network that keeps the other bounds costs less than {alone:.15g}; raise it to that"
+        if relief is not None and alone is not None:
+            least = "the least" if relief.is_least else "the least found"
+            message = (
+                f"{least} that networks cost that keep the other bounds is {alone:.15g}; raise it to that"
+            )
         elif relief is None:
             message = "no network keeps it with the other bounds; relax them"
         elif relief.relax[name] > limit:

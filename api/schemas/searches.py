@@ -200,6 +200,11 @@ class Remedy(AnswerModel):
         description="For each bound the least value that is kept beside the others as they are; null where "
         "there is none. A bound is left out where that was not found in time.",
     )
+    is_least: bool | None = Field(
+        default=None,
+        description="Whether it is proved that no network is nearer and no lower value would do. False where "
+        "a device's latency is no sum over blocks: they are the nearest and the least that were found.",
+    )
 
 
 class DurationSource(StrEnum):

@@ -11,10 +11,11 @@ from math import inf
 import numpy as np
 
 from nas.architecture import Architecture
-from nas.prefilter.answers import ROUNDING, BoundedNetworks, Code, UndecidedError
+from nas.prefilter.answers import ROUNDING, BoundedNetworks, UndecidedError
 from nas.prefilter.costs_until import CostsUntil
 from nas.prefilter.elimination import PartedNetworks
 from nas.prefilter.listing import ListedNetworks
+from nas.prefilter.relief import Relief, found_relief, network_of, proved_relief
 from nas.search.constraints import Bounds, field_of
 from nas.search.cost_model import CostParts, Floor
 from nas.search.region import FeasibleRegion
@@ -30,19 +31,6 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relief:
-    """What would help where no network keeps the bounds."""
-
-    nearest: Architecture
-    """Of all networks, its largest ratio of cost to bound is least."""
-    relax: Mapping[str, float]
-    """By bounded cost, that network's: taken together as bounds, they are kept."""
-    relax_alone: Mapping[str, float | None]
-    """By bounded cost, the least bound that is kept beside the others as they are; None: there is none.
-    Missing where that was not found in time."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """The answer, and what shows it."""
 
@@ -52,7 +40,7 @@ class Certificate:
     architecture: Architecture | None = None
     """A network that keeps every bound, where feasible; spelled canonically."""
     relief: Relief | None = None
-    """Where infeasible; None where the proof is all there is: for want of time, or of a cost's parts."""
+    """Where infeasible; None where the proof is all that there was time for."""
 
 
 def certify(region: FeasibleRegion, *, limit_s: float = inf) -> Certificate:
@@ -89,7 +77,7 @@ def _undecided(why: str) -> Certificate:
 
 def _decided(region: FeasibleRegion, networks: BoundedNetworks) -> Certificate:
     try:
-        nearest = _network(region, networks.nearest())
+        nearest = network_of(region, networks.nearest())
     except UndecidedError as error:
         if _is_beyond(networks.proved_ratio(), region.bounds, networks):
             return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, None))
@@ -99,40 +87,13 @@ def _decided(region: FeasibleRegion, networks: BoundedNetworks) -> Certificate:
         return _feasible(nearest)
     if not _is_beyond(ratio, region.bounds, networks):
         return _undecided("the nearest network exceeds them by what rounding could make")
-    relief = _relief(region, networks, nearest)
+    relief = proved_relief(region, networks, nearest)
     return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, relief), relief=relief)
 
 
 def _is_beyond(ratio: float, bounds: Bounds, networks: BoundedNetworks) -> bool:
     """Whether a least ratio above 1 is so whatever the rounding."""
     return ratio * (1 - max(networks.rounding(name) for name in bounds.names)) > 1
-
-
-def _network(region: FeasibleRegion, code: Code) -> Architecture:
-    """The network of the codes, canonical; UndecidedError where that costs something else."""
-    network = region.space.canonical(region.space.decode(code))
-    spelled = region.costs.batch(np.stack([code, region.space.encode([network])[0]]), region.bounds.names)
-    if any(costs[0] != costs[1] for costs in spelled.values()):
-        raise UndecidedError(f"networks of space '{region.space.name}' have spellings of different costs")
-    return network
-
-
-def _relief(region: FeasibleRegion, networks: BoundedNetworks, nearest: Architecture) -> Relief:
-    names = region.bounds.names
-
-    def as_bound(name: str, network: Architecture) -> float:
-        # Sums of fractions may come out higher when the bound is put to the proof.
-        cost, rounding = region.costs_of(network, [name])[name], networks.rounding(name)
-        return cost * (1 + 2 * rounding) if rounding else cost
-
-    alone: dict[str, float | None] = {}
-    for name in names:
-        try:
-            code = networks.cheapest(name)
-            alone[name] = None if code is None else as_bound(name, _network(region, code))
-        except UndecidedError:
-            continue
-    return Relief(nearest=nearest, relax={name: as_bound(name, nearest) for name in names}, relax_alone=alone)
 
 
 def _reason(bounds: Bounds, relief: Relief | None) -> str:
@@ -145,9 +106,10 @@ def _reason(bounds: Bounds, relief: Relief | None) -> str:
     ]
     if len(bounds.limits) == 1 and alone:
         return f"{told}; raise {alone[0]} or more"
+    nearest = "the nearest one" if relief.is_least else "the nearest one that was found"
     together = ", ".join(f"{field_of(name)} {cost:.15g}" for name, cost in relief.relax.items())
     one = f", or raise one alone: {', or '.join(alone)}" if alone else ""
-    return f"{told}; the nearest one needs {together}: relax the bounds to that{one}"
+    return f"{told}; {nearest} needs {together}: relax the bounds to that{one}"
 
 
 # Costs without parts
@@ -158,22 +120,42 @@ def _decided_in_part(
 ) -> Certificate:
     """Infeasible where a floor, or bounds on costs with parts, prove it; feasible where chance shows it."""
     limits = dict(region.bounds.limits)
-    if any(floor * (1 - ROUNDING) > limits[name] for name, floor in floors.items()):
-        return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, None))
+    below_floors = [name for name, floor in floors.items() if floor * (1 - ROUNDING) > limits[name]]
+    if below_floors:
+        # Beside another bound that is below its floor none helps alone.
+        may_help = below_floors if len(below_floors) == 1 else []
+        return _infeasible_in_part(region, region.bounds, [], may_help, deadline_s)
     tried = [region.space.largest(), region.space.smallest()]
     if known:
         bounds = Bounds(tuple(limit for limit in region.bounds.limits if limit[0] in known))
         part = replace(region, bounds=bounds)
         answer = _decided(part, PartedNetworks.of(part, known, deadline_s=deadline_s))
         if answer.verdict is Verdict.INFEASIBLE:
-            # The costs without parts would have a say in what helps.
-            return replace(answer, reason=_reason(bounds, None), relief=None)
+            relief = answer.relief
+            may_help = [*bounds.names]
+            if relief is not None:
+                may_help = [name for name in may_help if relief.relax_alone.get(name, 0.0) is not None]
+            starts = [] if relief is None else [relief.nearest]
+            return _infeasible_in_part(region, bounds, starts, may_help, deadline_s)
         tried += [answer.architecture] if answer.architecture else []
     witness = _sampled(region, tried, deadline_s)
     if witness is not None:
         return _feasible(witness)
     unknown = ", ".join(field_of(name) for name in floors)
     return _undecided(f"{unknown} is on a cost that is no sum or maximum over parts")
+
+
+def _infeasible_in_part(
+    region: FeasibleRegion,
+    broken: Bounds,
+    starts: Sequence[Architecture],
+    may_help: Sequence[str],
+    deadline_s: float,
+) -> Certificate:
+    """That no network keeps the `broken` bounds is proved; what would help is found by descents."""
+    timed = replace(region, costs=CostsUntil(region.costs, deadline_s))
+    relief = found_relief(timed, starts or [region.space.smallest()], may_help=may_help)
+    return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(broken, relief), relief=relief)
 
 
 def _sampled(region: FeasibleRegion, tried: Sequence[Architecture], deadline_s: float) -> Architecture | None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from nas.costs import COST_NAMES, costs
+from nas.devices.device import Device
+from nas.devices.latency_costs import DeviceCosts
+from nas.devices.model import LatencyModel
+from nas.devices.parts import NetworkBlocks
+from nas.devices.residual import Interactions
+from nas.devices.table import LatencyTable
 from nas.prefilter.certificate import Verdict, certify
 from nas.search.constraints import Bounds
 from nas.search.cost_model import CostParts, Floor, Part, PartKind, SpaceCosts
@@ -195,10 +201,10 @@ class Fitted:
     names: tuple[str, ...] = (*COST_NAMES, "fitted")
 
     def parts(self, name):
-        return Floor(self.least) if name == "fitted" else SpaceCosts(space=self.space).parts(name)
+        return Floor(self.least) if "fitted" in name else SpaceCosts(space=self.space).parts(name)
 
     def batch(self, codes, names):
-        counted = SpaceCosts(space=self.space).batch(codes, [n for n in names if n != "fitted"])
+        counted = SpaceCosts(space=self.space).batch(codes, [n for n in names if "fitted" not in n])
         return {n: counted[n] if n in counted else np.full(len(codes), 5.0) for n in names}
 
 
@@ -212,16 +218,69 @@ def test_a_cost_without_parts_leaves_a_large_space_undecided():
 
 def test_a_floor_under_a_cost_without_parts_is_enough_for_a_proof():
     answer = certify(bounded(Fitted(SPACES["micro"], least=4.5), fitted=4.0, macs=6e5))
-    assert (answer.verdict, answer.relief) == (Verdict.INFEASIBLE, None)
+    assert answer.verdict is Verdict.INFEASIBLE
     assert "max_fitted 4" in answer.reason
+    # However many multiplications are allowed, and with 5 whatever they are.
+    assert answer.relief.relax_alone == {"fitted": 5.0, "macs": None}
+    assert not answer.relief.is_least
     above = certify(bounded(Fitted(SPACES["micro"], least=3.5), fitted=4.0, macs=6e5))
     assert above.verdict is Verdict.UNDECIDED
 
 
 def test_the_bounds_on_costs_with_parts_are_enough_for_a_proof():
     answer = certify(bounded(Fitted(SPACES["micro"]), fitted=5.0, macs=10.0))
-    assert (answer.verdict, answer.relief) == (Verdict.INFEASIBLE, None)
+    assert answer.verdict is Verdict.INFEASIBLE
     assert "max_macs" in answer.reason
+    least = smallest_costs("micro")["macs"]
+    assert answer.relief.relax_alone == {"fitted": None, "macs": least}
+    assert answer.relief.relax == {"fitted": 5.0, "macs": least}
+
+
+def fitted_latency(name, rng):
+    """Costs with a latency that is a sum over blocks times a factor of pairs of choices."""
+    space = SPACES[name]
+    networks = NetworkBlocks.of(space)
+    rows = {block: 0.01 + 2e-7 * block.macs for block in networks.distinct()}
+    table = LatencyTable(device=Device(name="here", runtime="made_up"), base_ms=0.05, rows=rows)
+    num_options = sum(len(decision.options) for decision in space.decisions)
+    weights = 2e-3 * rng.standard_normal((num_options, num_options))
+    residual = Interactions(0.0, weights + weights.T)
+    model = replace(LatencyModel.of_table(table), residual=residual)
+    return DeviceCosts(exact=SpaceCosts(space=space), model=model)
+
+
+@pytest.mark.parametrize("name", ["micro", "ofa_mobilenetv3_32"])
+def test_what_is_said_to_help_does_where_a_latency_has_no_parts(name):
+    rng = np.random.default_rng(8)
+    space, model = SPACES[name], fitted_latency(name, rng)
+    smallest = model.batch(space.encode([space.smallest()]), model.names)
+    least = {cost: float(values[0]) for cost, values in smallest.items()}
+    num_relieved = 0
+    for _ in range(12):
+        limits = random_limits(least, rng) | {"latency_ms": least["latency_ms"] * rng.choice([0.1, 1.0, 4.0])}
+        region = bounded(model, **limits)
+        answer = certify(region)
+        if answer.verdict is not Verdict.INFEASIBLE:
+            continue
+        num_relieved += 1
+        assert not answer.relief.is_least
+        relaxed = bounded(model, **answer.relief.relax)
+        assert relaxed.contains(answer.relief.nearest)
+        assert certify(relaxed).verdict is Verdict.FEASIBLE
+        for cost, alone in answer.relief.relax_alone.items():
+            if alone is None:
+                unlimited = {other: limit for other, limit in limits.items() if other != cost}
+                assert certify(bounded(model, **unlimited)).verdict is Verdict.INFEASIBLE
+            else:
+                assert certify(bounded(model, **{**limits, cost: alone})).verdict is Verdict.FEASIBLE
+    assert num_relieved > 3
+
+
+def test_two_bounds_that_are_each_below_their_floor_help_neither_alone():
+    two = Fitted(SPACES["micro"], least=5.0, names=(*COST_NAMES, "fitted", "fitted_too"))
+    answer = certify(bounded(two, fitted=1.0, fitted_too=1.0))
+    assert answer.relief.relax_alone == {"fitted": None, "fitted_too": None}
+    assert answer.relief.relax == {"fitted": 5.0, "fitted_too": 5.0}
 
 
 def test_a_small_space_is_decided_for_a_cost_without_parts():
