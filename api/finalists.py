@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.fronts import figures_of_rows, front
 from api.problems import invalid_field
-from api.trained import TrainedSupernet
+from api.trained import TrainedSupernet, latency_of_search
 from nas.costs import costs
 from nas.errors import ConflictError
 from nas.search.settings import parse_objectives
@@ -70,7 +70,8 @@ def _on_frontier(session: Session, search: WithJob[SearchRow]) -> list[TrialWith
             f"search {search.row.id} is {search.job.state} and has no trial; verify networks of another"
         )
     positions = front(
-        figures_of_rows([trial.evaluation for trial in trials]), parse_objectives(search.row.objectives)
+        figures_of_rows([trial.evaluation for trial in trials], latency_of_search(session, search.row)),
+        parse_objectives(search.row.objectives),
     )
     if len(positions) > MAX_NETWORKS:
         message = (

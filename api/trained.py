@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.latency import DeviceLatency, latency_on
+from api.latency import DeviceLatency, latency_by, latency_on
 from api.problems import ProblemError, invalid_field
 from nas.architecture import Architecture
 from nas.costs import costs
@@ -19,6 +19,8 @@ from nas.search.constraints import Bounds, field_of
 from nas.search.cost_model import CostModel, LoweredCosts, SpaceCosts
 from nas.store import datasets, supernets
 from nas.store.evaluations import EvaluationProtocol
+from nas.store.latency import source_of
+from nas.store.tables import SearchRow
 from nas.trial import Split
 from search_spaces import SPACES
 
@@ -84,6 +86,14 @@ class TrainedSupernet:
         except InvalidArchitectureError as error:
             message = str(error)
             raise invalid_field(field, description, message, slug="unknown-architecture") from error
+
+
+def latency_of_search(session: Session, row: SearchRow) -> DeviceLatency | None:
+    """What predicted for the search from its start; None where it is of no device."""
+    source = source_of(row)
+    if source is None:
+        return None
+    return latency_by(session, trained_supernet(session, row.supernet_id).costs, source)
 
 
 def trained_supernet(session: Session, supernet_id: str) -> TrainedSupernet:

@@ -14,7 +14,7 @@ from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, Su
 from api.etags import tagged_json
 from api.feasibility import certificate_of, refuse_infeasible, remedy_of
 from api.fronts import figures_of_rows, front, probabilities
-from api.latency import DeviceLatency, latency_by
+from api.latency import DeviceLatency
 from api.pages import PageDep, each
 from api.problems import invalid_field
 from api.schemas.common import Page, ResourcePatch
@@ -31,7 +31,7 @@ from api.schemas.searches import (
 )
 from api.strict import StrictRoute
 from api.studies import optuna_journal
-from api.trained import TrainedSupernet, trained_supernet
+from api.trained import TrainedSupernet, latency_of_search, trained_supernet
 from nas.devices.device import LATENCY
 from nas.errors import InvalidRequestError
 from nas.prefilter.deepmad.search_filter import check_scored
@@ -40,7 +40,6 @@ from nas.search.constraints import Bounds
 from nas.search.settings import parse_objectives
 from nas.store import evaluations, probes, searches, supernets
 from nas.store.deletion import SEARCH
-from nas.store.latency import source_of
 from nas.store.resources import WithJob, rename
 from nas.store.searches import TrialWithEvaluation
 from nas.store.tables import SearchRow
@@ -147,7 +146,7 @@ def list_search_trials(search_id: Name, session: SessionDep, page: PageDep) -> P
     search = searches.get(session, search_id).row
     after = page.after_number(search_id, first=0, limit=_LARGEST_NUMBER)
     found = searches.trials(session, search_id, page_size=page.num_to_read, after_number=after)
-    describe = partial(_described_trials, session, search, _latency_of(session, search))
+    describe = partial(_described_trials, session, search, latency_of_search(session, search))
     return page.cut(search_id, found, lambda trial: (trial.trial.number,), describe)
 
 
@@ -177,7 +176,7 @@ def get_search_optuna_journal(search_id: Name, services: ServicesDep) -> Respons
     with services.database.session() as session:
         search = searches.get(session, search_id).row
         space = SPACES[supernets.get(session, search.supernet_id).row.search_space]
-        latency = _latency_of(session, search)
+        latency = latency_of_search(session, search)
     return StreamingResponse(
         optuna_journal(services.database, search, space, latency),
         media_type=_JSON_LINES,
@@ -193,7 +192,7 @@ def get_search_pareto(search_id: Name, session: SessionDep, if_none_match: IfNon
     # That of these trials, however many rounds have come since they were read.
     last_round = searches.get_round(session, search_id, trials[-1].trial.round) if trials else None
     rows = [trial.evaluation for trial in trials]
-    latency = _latency_of(session, found.row)
+    latency = latency_of_search(session, found.row)
     figures = figures_of_rows(rows, latency)
     objectives = parse_objectives(found.row.objectives)
     positions = front(figures, objectives)
@@ -268,14 +267,6 @@ def _completed(session: Session, body: SearchCreate) -> SearchCreate:
     except InvalidRequestError as error:
         raise invalid_field("extends", body.extends, str(error)) from error
     return asked
-
-
-def _latency_of(session: Session, row: SearchRow) -> DeviceLatency | None:
-    """What predicted for the search from its start."""
-    source = source_of(row)
-    if source is None:
-        return None
-    return latency_by(session, trained_supernet(session, row.supernet_id).costs, source)
 
 
 def _described_trials(

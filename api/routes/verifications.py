@@ -14,6 +14,7 @@ from api.deps import CreationDep, Name, ServicesDep, SessionDep, SupernetFilter
 from api.finalists import check_num_runs, chosen_trials, given_architectures
 from api.pages import PageDep, each
 from api.schemas.common import CreateRequest, Page, ResourcePatch
+from api.schemas.evaluations import Latency
 from api.schemas.verifications import (
     Finalists,
     FinalistsCreate,
@@ -27,7 +28,7 @@ from api.schemas.verifications import (
     describe_verification,
 )
 from api.strict import StrictRoute
-from api.trained import TrainedSupernet, trained_supernet
+from api.trained import TrainedSupernet, latency_of_search, trained_supernet
 from nas.recipes import recipe_from_json
 from nas.store import searches, supernets, verifications
 from nas.store.deletion import VERIFICATION
@@ -63,12 +64,17 @@ def create_finalists(search_id: Name, body: FinalistsCreate, create: CreationDep
 def list_finalists(search_id: Name, session: SessionDep) -> Finalists:
     """The search's trials that are measured on test: by this call's POST, a verification or a subnet."""
     found = searches.get(session, search_id)
-    proposer = found.row.proposer
+    finalists = searches.finalists(session, search_id)
+    describe = partial(describe_finalist, proposer=found.row.proposer)
+    latency = latency_of_search(session, found.row)
+    figures: Sequence[Latency | None] = [None] * len(finalists)
+    if latency is not None:
+        figures = latency.of_rows([finalist.evaluation for finalist in finalists], session)
     return Finalists(
         search_id=search_id,
         supernet_id=found.row.supernet_id,
         state=found.job.state,
-        items=[describe_finalist(finalist, proposer) for finalist in searches.finalists(session, search_id)],
+        items=[describe(each, latency=figure) for each, figure in zip(finalists, figures, strict=True)],
     )
 
 

@@ -12,6 +12,7 @@ from api.schemas.evaluations import (
     Accuracy,
     Costs,
     CostsProvenance,
+    Latency,
     Trial,
     describe_accuracy,
     describe_costs,
@@ -269,9 +270,10 @@ def describe_run(found: RunWithEvaluations) -> VerificationRun:
     )
 
 
-def describe_finalist(found: StoredFinalist, proposer: str) -> Finalist:
+def describe_finalist(found: StoredFinalist, proposer: str, latency: Latency | None = None) -> Finalist:
     """A finalist as answers show it, of a search with this proposer."""
-    return Finalist(**dict(describe_trial(found, proposer)), accuracy_test=describe_accuracy(found.test))
+    trial = describe_trial(found, proposer, latency=latency)
+    return Finalist(**dict(trial), accuracy_test=describe_accuracy(found.test))
 
 
 def _trained(found: RunWithEvaluations, inherited: NetworkWithResults) -> TrainedNetwork:

@@ -198,7 +198,7 @@ def show_finalists(session: Session, *, resource_id: str) -> None:
     """
     with session.client() as client:
         found = client.searches.finalists(resource_id)
-        session.show_list(found, FINALIST_COLUMNS)
+        session.show_list(found, with_latency(FINALIST_COLUMNS, found))
         if not found:
             session.say(f"none is measured on test; have it done by: nas verify finalists {resource_id}")
 

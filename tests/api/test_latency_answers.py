@@ -15,9 +15,10 @@ from nas.devices.blocks import fused_blocks
 from nas.devices.device import Device
 from nas.store import devices, evaluations
 from nas.store.evaluation_columns import packed_code
+from tests.api.conftest import ACCURACIES
 from tests.api.test_devices import measure, put_table
 from tests.api.test_hostile_requests import check
-from tests.api.worker import NUM_VAL, SPACE, costs_of, measurement
+from tests.api.worker import NUM_VAL, SPACE, costs_of, ladder, measurement
 from tests.devices.lines import BASE_MS, probe_lines, table_of, text_of
 
 TABLE = table_of()
@@ -301,3 +302,18 @@ def test_a_service_that_starts_reads_ahead_what_answers_are_found_among(
         assert not thread.is_alive()
     assert num_read == [len(everything(ask))]
     services.certificates.close()
+
+
+def test_finalists_of_a_search_by_latency_are_its_frontier_and_told_with_it(
+    http, client, worker, table, supernet
+):
+    search = client.searches.create(supernet.id, 5, device="host", objectives=["accuracy", "latency_ms"])
+    worker.search(ladder(5), ACCURACIES)
+    front = http.get(f"/v1/searches/{search.id}/pareto").json()["items"]
+    asked = search.finalise()
+    assert [network["trial_number"] for network in asked.networks()] == sorted(t["number"] for t in front)
+    worker.verify()
+    latency = {trial["number"]: trial["latency_ms"] for trial in front}
+    found = search.finalists()
+    assert {finalist["number"]: finalist["latency_ms"] for finalist in found} == latency
+    assert all(figure["provenance"] == "predicted" for figure in latency.values())
