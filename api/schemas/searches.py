@@ -222,7 +222,10 @@ class SearchValidation(Remedy):
     constraints: dict[str, float] = Field(description="Percentages resolved.")
     objectives: list[str]
     num_trials: int
-    verdict: Verdict = Field(description="`undecided` where neither was found within a second.")
+    verdict: Verdict = Field(
+        description="`undecided` where neither was found within a second, the tables of a space not counted: "
+        "they are made once a process, in seconds, when it starts or is first asked."
+    )
     reason: str
     search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
     num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")

@@ -27,6 +27,8 @@ _DEVICE = ("runtime", "threads", "batch", "dtype")
 _LARGEST = 1e300
 _MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 1024
 _REPEATABILITY = ("agreeing", "median_apart", "num_models")
+LEAST_AGREEING = 0.8
+"""Of the figures, in the second pass: what `probe.py` asks before it writes any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,11 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
             _networks(device, reader, _of_kind(rows, kind)) for kind in ("network", "network_again")
         )
         repeatability = {name: _finite(head["repeatability"][name], name) for name in _REPEATABILITY}
+        if repeatability["agreeing"] < LEAST_AGREEING:
+            raise InvalidTableError(
+                f"line 1: only {repeatability['agreeing']:.0%} of the figures repeat within 10 %, and "
+                f"{LEAST_AGREEING:.0%} are needed; stop other programs on the machine and measure again"
+            )
         sentinel = _sentinel(space, header)
     except NasError:
         raise

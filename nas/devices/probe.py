@@ -259,6 +259,21 @@ def probe(path: Path, *, device: str, threads: int, seed: int = 0) -> list[dict[
     return [header, *lines, *({"kind": "network_again", **i.describes, **i.figures()} for i in second)]
 
 
+def pin(cores: str, threads: int) -> list[int] | None:
+    """Stay on these processors, or on the last `threads` of those allowed; None where that cannot be had.
+
+    A thread that moves finds its caches cold. The last are the fast ones where there are slow ones too.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        if cores:
+            raise SystemExit("--cores is for Linux alone; leave it out here")
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    chosen = [int(core) for core in cores.split(",")] if cores else allowed[-threads:]
+    os.sched_setaffinity(0, chosen)
+    return chosen
+
+
 def main(arguments: list[str]) -> int:
     """Probe and write; the exit status, 3 where the figures do not repeat."""
     parser = argparse.ArgumentParser(description="measure the models of a work file on this machine")
@@ -266,13 +281,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path, help="where the figures go, as JSON lines")
     parser.add_argument("--device", default=None, help="a name for this machine; its host name by default")
     parser.add_argument("--threads", type=int, default=1, help="threads that share one model")
-    parser.add_argument("--cores", default="", help="processors to stay on, like 2,3; Linux alone")
+    parser.add_argument("--cores", default="", help="processors to stay on, like 2,3; the last by default")
     options = parser.parse_args(arguments)
-    if options.cores:
-        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
+    cores = pin(options.cores, options.threads)
     device = options.device or platform.node().lower() or "unnamed"
     try:
         lines = probe(options.work, device=device, threads=options.threads)
+        lines[0]["cores"] = cores
     except NoisyError as noise:
         _tell(f"nothing was written: {noise}. Stop other programs, fix the clock, and run again")
         return EXIT_NOISY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import zipfile
 from collections import Counter
@@ -11,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nas.devices import probe
+from nas.devices import measurements, probe
 from nas.devices.blocks import fused_blocks
 from nas.devices.fitting import fit_latency
 from nas.devices.measurements import read_measurements
@@ -29,6 +30,8 @@ from tests.small_spaces import SMALL_SPACES
 SPACE = SPACES["micro_8"]
 NETWORKS = NetworkBlocks.of(SPACE, num_classes=7, in_channels=1)
 
+CAN_PIN = hasattr(os, "sched_setaffinity")
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
@@ -42,6 +45,16 @@ def patient(monkeypatch):
     """No demand on the machine that runs the tests, and short visits."""
     for name, value in {"DRIFT": 1e9, "LEAST_AGREEING": 0.0, "RUNS": 3, "VISITS": 2}.items():
         monkeypatch.setattr(probe, name, value)
+    monkeypatch.setattr(measurements, "LEAST_AGREEING", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def unpinned():
+    """The probe stays on some processors to its end, which here is not that of the process."""
+    allowed = os.sched_getaffinity(0) if CAN_PIN else set()
+    yield
+    if CAN_PIN:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.mark.parametrize("name", sorted(SMALL_SPACES))
@@ -225,6 +238,22 @@ def test_a_machine_that_never_rests_gives_no_figures(monkeypatch):
     monkeypatch.setattr(sentinel, "usual_ms", lambda: 0.8)
     with pytest.raises(probe.NoisyError, match="no undisturbed visit"):
         probe.measure(_Bench(a=_Scripted(2.0)), [_item("a")], sentinel, random.Random(0))
+
+
+@pytest.mark.skipif(not CAN_PIN, reason="this system keeps no process to some processors")
+def test_it_stays_on_the_last_processors_or_those_that_are_named():
+    allowed = sorted(os.sched_getaffinity(0))
+    assert probe.pin("", 1) == allowed[-1:] == sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed)
+    assert probe.pin(str(allowed[0]), 1) == allowed[:1] == sorted(os.sched_getaffinity(0))
+
+
+def test_what_the_probe_would_not_have_written_the_service_does_not_take():
+    assert measurements.LEAST_AGREEING == probe.LEAST_AGREEING
+    head, *rows = map(json.loads, probe_lines(count=3))
+    head["repeatability"]["agreeing"] = 0.79
+    with pytest.raises(InvalidTableError, match="line 1: only 79% of the figures repeat"):
+        read_measurements(map(json.dumps, [head, *rows]), SPACES["micro_8"])
 
 
 def test_a_lowered_clock_is_scaled_back(monkeypatch):
