@@ -84,7 +84,11 @@ class SearchJob:
         _tell_start(self._database, job, context, take_device(self._device))
         opened = self._open_evaluator(trained, context.check)
         try:
-            outcome = loop.run(partial(recorder.evaluate, opened.evaluator), on_round=recorder.on_round)
+            outcome = loop.run(
+                partial(recorder.evaluate, opened.evaluator),
+                known=recorder.known_before,
+                on_round=recorder.on_round,
+            )
         finally:
             opened.close()
 
@@ -161,6 +165,14 @@ class _Recorder:
         ids = sorted(known.id for known in self._known.values())
         with self._context.transaction() as session:
             self._frozen = frozenset(searches.freeze_known(session, self._row.id, ids))
+
+    @property
+    def known_before(self) -> list[tuple[Architecture, float]]:
+        """What was measured before the search's first attempt, in that order, with accuracies."""
+        known = sorted(
+            (each for each in self._known.values() if each.id in self._frozen), key=lambda each: each.id
+        )
+        return [(each.evaluation.architecture, each.evaluation.accuracy) for each in known]
 
     def evaluate(
         self, evaluator: Evaluator, numbered: Sequence[tuple[int, Architecture]]

@@ -52,6 +52,14 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class Learner(Protocol):
+    """A proposer that learns also from networks that are no trials of its search."""
+
+    def learn(self, known: Sequence[tuple[Architecture, float]]) -> None:
+        """Networks with their accuracies, within the bounds or not; called once, before the first tell."""
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """A proposer that also says what it expects."""
 
@@ -98,6 +106,7 @@ class SearchLoop(Generic[MeasurementT]):
         self._trials: list[SearchTrial[MeasurementT]] = []
         self._rounds: list[Round[MeasurementT]] = []
         self._reference: Floats = np.empty(0)
+        self._known: Sequence[tuple[Architecture, float]] = ()
         self._cost_names = tuple(
             dict.fromkeys((*settings.cost_objectives, *region.bounds.names, _ALWAYS_COUNTED))
         )
@@ -111,13 +120,18 @@ class SearchLoop(Generic[MeasurementT]):
         self,
         evaluate: Evaluate[MeasurementT],
         *,
+        known: Sequence[tuple[Architecture, float]] = (),
         on_round: Callable[[Round[MeasurementT]], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> SearchOutcome[MeasurementT]:
         """Search to the end; called once. `should_stop` is asked before each round.
 
-        What `evaluate` and `on_round` raise goes through: start anew with a new loop and proposer.
+        `known` are networks measured before, with their accuracies, from which a proposer may learn; they are
+        trials only where the search chooses them too. What `evaluate` and `on_round` raise goes through:
+        start anew with a new loop and proposer.
         """
+        self._known = known
+        self._teach()
         index = 0
         while len(self._trials) < self._num_trials:
             if should_stop():
@@ -132,6 +146,10 @@ class SearchLoop(Generic[MeasurementT]):
             on_round(self._measure(index, chosen, evaluate))
             index += 1
         return self._outcome(StopReason.BUDGET_SPENT)
+
+    def _teach(self) -> None:
+        if self._known and isinstance(self._proposer, Learner):
+            self._proposer.learn(self._known)
 
     def _choose(self, index: int) -> dict[Architecture, Origin]:
         """Networks of the next round, distinct, feasible and never measured before."""
@@ -190,7 +208,9 @@ class SearchLoop(Generic[MeasurementT]):
         if index == 0 and self._prefilter:
             measured = [(trial.architecture, trial.measurement.accuracy) for trial in trials]
             narrowed = self._prefilter.narrow(measured)
-            self._region, self._proposer = narrowed or (self._region, self._proposer)
+            if narrowed:
+                self._region, self._proposer = narrowed
+                self._teach()
         self._proposer.tell([Scored(t.architecture, tuple(r)) for t, r in zip(trials, rows, strict=True)])
         if index == 0:
             # Fixed from here on: volumes below a reference that moves are not to be compared.

@@ -35,6 +35,9 @@ _MAX_PREDICTIONS = 20_000
 """Of the inner search each round. Source: LINAS's figure for OFA-MobileNetV3."""
 _PREDICTIONS_PER_TRIAL = 50
 """Small budgets get fewer: a predictor that has seen little is not worth a long search."""
+_MOST_KNOWN = 300
+"""Of the networks measured before the search, spread evenly over the order in which they were: what a process
+learns grows with the cube of their number."""
 _ENOUGH_AHEAD = 19
 """From so many predictions made ahead on, they alone calibrate: they were selected as the next ones are."""
 _BEYOND_WORST = 1e-4
@@ -51,12 +54,21 @@ class ModelProposer:
         self._fit = fit
         self._features = Features(region.costs)
         self._accuracy_column = settings.objectives.index(ACCURACY)
+        self._known: dict[Architecture, float] = {}
+        """Accuracies measured before the search."""
         self._told: dict[Architecture, tuple[float, ...]] = {}
         self._asked: set[Architecture] = set()
         self._num_tells = 0
         self._predictor: Predictor | None = None
         self._scores_ahead: list[float] = []
         """Errors of what was predicted before it was measured, in units of the spread."""
+
+    def learn(self, known: Sequence[tuple[Architecture, float]]) -> None:
+        """Networks that other searches measured: one that is chosen all the same costs nothing to measure."""
+        places = range(len(known))
+        if len(known) > _MOST_KNOWN:
+            places = np.linspace(0, len(known) - 1, _MOST_KNOWN).astype(int).tolist()
+        self._known = dict(known[place] for place in places)
 
     def ask(self, count: int) -> Sequence[Architecture]:
         """Distinct feasible networks, neither told nor asked for since the last tell."""
@@ -70,10 +82,12 @@ class ModelProposer:
 
     def tell(self, results: Sequence[Scored]) -> None:
         """Remember, and note how well it was predicted."""
-        networks = [result.architecture for result in results]
-        if self._predictor and results:
-            measured = np.array([-result.losses[self._accuracy_column] for result in results])
-            means, spreads = self._predictor.mean_and_spread(self._features.of(networks))
+        # Of those known before nothing was said ahead.
+        ahead = [result for result in results if result.architecture not in self._known]
+        if self._predictor and ahead:
+            measured = np.array([-result.losses[self._accuracy_column] for result in ahead])
+            features = self._features.of([result.architecture for result in ahead])
+            means, spreads = self._predictor.mean_and_spread(features)
             self._scores_ahead += scores(measured, means, spreads).tolist()
         self._told.update((result.architecture, result.losses) for result in results)
         self._asked.clear()
@@ -82,31 +96,42 @@ class ModelProposer:
         self._predictor = None
 
     def predict(self, networks: Sequence[Architecture]) -> Sequence[Prediction | None]:
-        """What each is expected to measure, by all that was told so far; None before enough was."""
+        """What each is expected to measure, by all that was told so far; None before enough was, and of
+        networks that were measured before the search."""
         predictor = self._learned()
         if predictor is None or not networks:
             return [None] * len(networks)
         means, spreads = predictor.mean_and_spread(self._features.of(networks))
         calibration = np.array(self._scores_ahead)
         if len(calibration) < _ENOUGH_AHEAD:
-            calibration = np.append(predictor.held_out_scores(self._accuracies), calibration)
-        return predictions(means, spreads, conformal_factor(calibration))
+            seen = np.array([*self._seen.values()])
+            calibration = np.append(predictor.held_out_scores(seen), calibration)
+        found = predictions(means, spreads, conformal_factor(calibration))
+        return [
+            None if network in self._known else prediction
+            for network, prediction in zip(networks, found, strict=True)
+        ]
 
     @property
     def _losses(self) -> Floats:
         return np.array([*self._told.values()])
 
     @property
-    def _accuracies(self) -> Floats:
-        return -self._losses[:, self._accuracy_column]
+    def _seen(self) -> dict[Architecture, float]:
+        """Accuracies of all that is learned from, known before or told."""
+        told = {network: -losses[self._accuracy_column] for network, losses in self._told.items()}
+        return {**self._known, **told}
 
     def _learned(self) -> Predictor | None:
-        """The predictor of all that was told; None where that is too little."""
-        if self._predictor is None and len(self._told) >= _LEAST_LEARNED:
+        """The predictor of all that was seen; None where that is too little."""
+        if self._predictor is None and len(seen := self._seen) >= _LEAST_LEARNED:
             rng = np.random.default_rng((self._settings.seed, self._num_tells))
-            features = self._features.of([*self._told])
             self._predictor = Predictor.fit(
-                features, self._accuracies, self._fit, rng, figures=self._features.figures
+                self._features.of([*seen]),
+                np.array([*seen.values()]),
+                self._fit,
+                rng,
+                figures=self._features.figures,
             )
         return self._predictor
 
@@ -120,6 +145,9 @@ class ModelProposer:
         known = self._told.keys() | self._asked
         fresh = [i for i, network in enumerate(candidates.networks) if network not in known]
         samples = self._sampled_losses(candidates.codes[fresh])
+        for place, i in enumerate(fresh):
+            if (accuracy := self._known.get(candidates.networks[i])) is not None:
+                samples[:, place, self._accuracy_column] = -accuracy
         corner = self._losses.max(axis=0)
         corner = corner + _BEYOND_WORST * np.abs(corner)
         chosen = best_batch(samples, self._losses, corner, count)
@@ -129,7 +157,7 @@ class ModelProposer:
         num_evaluations = min(_MAX_PREDICTIONS, _PREDICTIONS_PER_TRIAL * self._settings.num_trials)
         return breed(
             self._region,
-            [*self._told],
+            [*self._told, *(network for network in self._known if self._region.contains(network))],
             lambda codes: self._sampled_losses(codes).mean(axis=0),
             rng,
             num_evaluations=num_evaluations,

@@ -80,6 +80,64 @@ def test_the_model_chooses_better_networks_than_chance():
     assert mean_of_last(ProposerName.MODEL) > mean_of_last(ProposerName.RANDOM) + 0.05
 
 
+def test_the_model_learns_from_what_was_measured_before_its_search():
+    region = region_of("nas_bench_macro", max_macs="60%")
+    rng = np.random.default_rng(2)
+    weights = rng.normal(size=len(region.space.decisions))
+
+    def accuracies(networks):
+        return 0.5 + 0.05 * region.space.encode(networks) @ weights
+
+    networks = [*dict.fromkeys(region.space.sample(rng) for _ in range(150))]
+    known = [*zip(networks, accuracies(networks).tolist(), strict=True)]
+    # Those beyond the bounds teach as well.
+    assert not all(region.contains(network) for network in networks)
+    settings = settings_of(("accuracy",), proposer=ProposerName.MODEL)
+    seeds = [network for network in networks if region.contains(network)][:3]
+    means = []
+    for taught in (known, []):
+        proposer = make_proposer(region, settings)
+        proposer.learn(taught)
+        proposer.tell([Scored(n, (-a,)) for n, a in zip(seeds, accuracies(seeds).tolist(), strict=True)])
+        asked = proposer.ask(10)
+        assert len({*asked, *seeds}) == 13 and all(region.contains(network) for network in asked)
+        means.append(accuracies(asked).mean())
+    # Accuracies of feasible networks have a standard deviation of about 0.1.
+    assert means[0] > means[1] + 0.1
+
+
+def test_networks_measured_before_may_be_chosen_and_are_not_predicted():
+    region = region_of("nas_bench_macro")
+    rng = np.random.default_rng(1)
+    networks = [*dict.fromkeys(region.space.sample(rng) for _ in range(60))]
+    best = networks[7]
+    proposer = ModelProposer(region, settings_of(("accuracy",)), stub_fit)
+    # Nothing that the stub predicts comes near.
+    proposer.learn([(network, 0.9 if network == best else 0.1) for network in networks])
+    proposer.tell([Scored(network, (-0.1,)) for network in networks[:3]])
+    assert best in proposer.ask(5)
+    told = proposer.predict([best, *(region.space.sample(rng) for _ in range(3))])
+    assert told[0] is None and None not in told[1:]
+
+
+def test_errors_on_networks_measured_before_say_nothing_of_predictions_made_ahead():
+    region = region_of("nas_bench_macro")
+    rng = np.random.default_rng(1)
+    networks = [*dict.fromkeys(region.space.sample(rng) for _ in range(60))]
+    new = region.space.sample(rng)
+    widths = []
+    for told_again in ([], networks[30:]):
+        proposer = ModelProposer(region, settings_of(), stub_fit)
+        proposer.learn([(s.architecture, -s.losses[0]) for s in scored(region, networks)])
+        proposer.tell(scored(region, networks[:30]))
+        proposer.predict(networks)
+        proposer.tell(scored(region, told_again))
+        [prediction] = proposer.predict([new])
+        widths.append(prediction.high - prediction.low)
+    # The stub is far off on each of them, so that counting them would show.
+    assert widths[0] == pytest.approx(widths[1], rel=0.2)
+
+
 def test_errors_made_ahead_widen_the_intervals():
     region = region_of("nas_bench_macro")
     rng = np.random.default_rng(1)

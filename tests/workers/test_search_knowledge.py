@@ -87,6 +87,17 @@ def test_what_the_model_predicted_and_how_far_each_round_got_is_kept(site, super
     assert [e["predictor"] and e["predictor"]["coverage_90"] for e in events] == [r.coverage for r in rounds]
 
 
+def test_what_other_searches_measured_teaches_a_search_from_its_first_round(site, supernet_id):
+    search_with(site, supernet_id, proposer="random", num_trials=40)
+    later = search_with(site, supernet_id, seed=5)
+    rows = [found.trial for found in trials_of(site, later)]
+    proposed = [row for row in rows if row.round == 1 and not row.is_reused]
+    assert proposed
+    # Without them five networks are known by then, and no interval is told.
+    assert all(row.predicted_low is not None for row in proposed)
+    assert all(row.predicted_accuracy is None for row in rows if row.is_reused)
+
+
 def check_predictions(rows) -> None:
     """Seeds have none; what the model proposes is predicted from all that was measured before."""
     assert [row.origin for row in rows[:5]] == [Origin.SEED] * 5
