@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.search import main, regrets_at_quartiles, search_table, share_of_volume
-from bench.search_tables import Table, macro
+from bench.search_tables import Table, cells, macro
 from nas.costs import costs
 from nas.pareto import pareto_front
 from nas.search.settings import ProposerName
@@ -65,6 +65,19 @@ def test_the_shared_table_holds_every_distinct_network_with_its_own_costs():
         assert table.costs["macs"][row] == costs(table.space, network)["macs"]
         code = table.space.encode([network])
         assert table.batch(code, ["absent"])["absent"].tolist() == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("read", "budget"), [(macro, 55), (cells, 90)])
+def test_the_model_finds_the_front_with_2_percent_measured_and_chance_does_not(read, budget):
+    table = read(shared_data("."))
+
+    def mean_share(proposer):
+        found = [search_table(table, proposer, budget, seed, 10) for seed in (0, 1)]
+        losses = [[[t.costs[table.cost], -t.measurement.accuracy] for t in trials] for trials in found]
+        return np.mean([share_of_volume(np.array(rows), table.front) for rows in losses])
+
+    assert mean_share(ProposerName.MODEL) >= 0.985 > mean_share(ProposerName.RANDOM)
 
 
 def test_the_command_compares_seed_by_seed(monkeypatch, capsys):

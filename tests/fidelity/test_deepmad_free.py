@@ -152,6 +152,13 @@ def test_the_search_reaches_the_reference_incumbents_without_knowing_them(name, 
     assert score(layers).effectiveness <= TASKS[name].max_effectiveness
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "num_convs"), [("R18", 127), ("R34", 160)])
+def test_no_network_of_the_task_is_proved_8_percent_above_the_reference_incumbent(name, num_convs):
+    found = certify(TASKS[name], multipliers_near(REFERENCE[name], num_convs))
+    assert REFERENCE[name] < found.bound < REFERENCE[name] / (1 - 0.08)
+
+
 def test_a_search_repeats_itself():
     small = replace(R18, max_width=512, kernels=(5,))
     first, second = (search_free(small, np.random.default_rng(3), starts=1, beam=2) for _ in range(2))
