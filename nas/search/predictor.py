@@ -4,8 +4,8 @@ they say.
 Boosted trees learn what single decisions do; a Gaussian process learns smoothly from a network's figures as a
 whole, and so from fewer networks. How much each counts is told by its errors on networks held out from it.
 
-Deviation: the usual advice is an ensemble of trees alone, and a neural network from 500 measurements on. Searches
-measure fewer, and there the process beside the trees is what finds the front (decision 20).
+Deviation: the usual advice is an ensemble of trees alone, and a neural network from 500 measurements on.
+Searches measure fewer, and there the process beside the trees is what finds the front (decision 20).
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 A frontier wants networks of every cost, so one budget will not do: the best under it, and all that come near
 them, are dear. Here a network is held against the best of those that cost no more than it does.
 
-Deviation: networks are cut, and not options by their reduced costs, which `cut_options` would do: between cheap
-and dear networks every option is part of a good one (decision 15). Bounds on latency are no rows of the program.
+Deviation: networks are cut, and not options by their reduced costs, which `cut_options` would do: between
+cheap and dear networks every option is part of a good one (decision 15). Bounds on latency are no rows of the
+program.
 """
 
 from __future__ import annotations
