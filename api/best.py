@@ -16,6 +16,7 @@ from nas.prefilter.answers import ROUNDING
 from nas.search.constraints import Bounds, field_of
 from nas.store import evaluations
 from nas.store.tables import EvaluationRow
+from nas.trial import least_rival
 
 
 def best_evaluation(
@@ -38,6 +39,28 @@ def best_evaluation(
         detail = f"no network of supernet {supernet.id} is measured yet; run a search first"
         raise ProblemError("supernet-not-ready", 409, detail, state=JobState.SUCCEEDED)
     raise _nothing_within(session, supernet, bounds, nearest)
+
+
+def rivals_of(
+    session: Session,
+    known: KnownNetworks,
+    supernet: TrainedSupernet,
+    bounds: Bounds,
+    best: EvaluationRow,
+    count: int,
+) -> Sequence[EvaluationRow]:
+    """Networks within the bounds of which their images do not say that they are worse, cheapest first."""
+    if count == 0:
+        return []
+    asked = {
+        "least_correct": least_rival(best.num_correct, best.num_images),
+        "but": best.id,
+        "count": count,
+    }
+    if supernet.device is not None and LATENCY in bounds.names:
+        found = known.of(session, supernet, supernet.device).rivals(bounds, **asked)
+        return evaluations.get_many(session, found)
+    return evaluations.rivals(session, supernet.protocol, dict(bounds.limits), **asked)
 
 
 def described_on(

@@ -30,6 +30,7 @@ _PARAMETERS: Mapping[str, Any] = {
     "job_id": f"job_{_ID_LETTERS}",
     "display_name": "pets.zip",
     "page_size": 20,
+    "max_rivals": 3,
     "state": ["queued", "running"],
     "fills_gaps": False,
     "search_space": "micro_8",

@@ -77,6 +77,13 @@ class KnownEvaluations:
         most = correct.max(initial=-1)
         return None if most < 0 else self._first(np.flatnonzero(correct == most))
 
+    def rivals(self, bounds: Bounds, *, least_correct: int, but: int, count: int) -> list[int]:
+        """Ids of others that keep every bound with so many images right, the fastest first."""
+        is_rival = self.keep(bounds) & (self.num_correct >= least_correct) & (self.evaluation_id != but)
+        places = np.flatnonzero(is_rival)
+        order = np.lexsort((self.evaluation_id[places], self.costs[LATENCY][places]))
+        return [int(self.evaluation_id[place]) for place in places[order[:count]]]
+
     def nearest(self, bounds: Bounds) -> int | None:
         """The id of the one whose largest ratio of cost to bound is least; ties as in `best`."""
         if not len(self.evaluation_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
@@ -68,3 +69,9 @@ def wilson_interval(
     centre = (share + z * z / (2 * num_images)) / shrink
     half = z * sqrt(share * (1 - share) / num_images + z * z / (4 * num_images**2)) / shrink
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def least_rival(num_correct: int, num_images: int) -> int:
+    """The fewest right images with which a network may be as good: the two 95 % intervals meet."""
+    low, _ = wilson_interval(num_correct, num_images)
+    return bisect_left(range(num_correct), low, key=lambda count: wilson_interval(count, num_images)[1])

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from api.best import best_evaluation, described_on
+from api.best import best_evaluation, described_on, rivals_of
 from api.deps import DeviceQuery, IfNoneMatch, Name, ServicesDep, SessionDep
 from api.etags import tagged_json
 from api.fronts import Figures, figures_of_columns, front, probabilities
 from api.problems import invalid_field
-from api.schemas.evaluations import Evaluation, FrontierEvaluation
+from api.schemas.evaluations import BestEvaluation, FrontierEvaluation
 from api.schemas.supernets import Frontier
 from api.services import Services
 from api.strict import StrictRoute
@@ -73,6 +73,9 @@ def get_objectives(
 
 
 BoundsDep = Annotated[dict[str, Any], Depends(get_bounds)]
+RivalsQuery = Annotated[
+    int, Query(ge=0, le=100, description="Most networks to tell of that may be as good as the best.")
+]
 ObjectivesDep = Annotated[tuple[Objective, ...], Depends(get_objectives)]
 
 
@@ -141,11 +144,17 @@ def get_supernet_best(
     session: SessionDep,
     fields: BoundsDep,
     device: DeviceQuery = None,
-) -> Evaluation:
-    """The most accurate measured network within the bounds, now."""
+    max_rivals: RivalsQuery = 0,
+) -> BestEvaluation:
+    """The most accurate measured network within the bounds, now.
+
+    Accuracies are measured on few images, so others may be as good: `max_rivals` asks for the cheapest."""
     supernet = trained_supernet(session, supernet_id).on_device(session, device)
     bounds = supernet.parse_bounds(fields)
-    return described_on(session, supernet, [best_evaluation(session, services.known, supernet, bounds)])[0]
+    best = best_evaluation(session, services.known, supernet, bounds)
+    others = rivals_of(session, services.known, supernet, bounds, best, max_rivals)
+    first, *rivals = described_on(session, supernet, [best, *others])
+    return BestEvaluation(**dict(first), rivals=rivals)
 
 
 def _measured(

@@ -87,6 +87,15 @@ class Evaluation(AnswerModel):
     links: dict[str, str]
 
 
+class BestEvaluation(Evaluation):
+    """The most accurate network, and others of which the images do not say that they are worse."""
+
+    rivals: list[Evaluation] = Field(
+        description="Up to `max_rivals` others within the bounds whose interval reaches into this one's, "
+        "cheapest first by the first bound, else by MACs."
+    )
+
+
 class Prediction(AnswerModel):
     """What an accuracy was expected to be, before it was measured."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nas.commands.options import ID, Seconds, with_bounds, with_device
+from nas.commands.points import POINT_COLUMNS, with_latency
 from nas.commands.session import Session, with_session
 from nas.commands.subnet import save
 
@@ -22,6 +23,12 @@ from nas.commands.subnet import save
     type=click.Path(path_type=Path, file_okay=False),
     help="Also make its bundle, and save it in this folder.",
 )
+@click.option(
+    "--rivals",
+    "max_rivals",
+    type=click.IntRange(1, 100),
+    help="Show it as a table, with up to so many cheaper or dearer ones that may be as good.",
+)
 @click.option("--timeout", type=Seconds(), help="With --download: seconds, then exit with 124.")
 @with_session
 def best(
@@ -32,7 +39,11 @@ def best(
     with session.client() as client:
         point = client.supernets.best(supernet_id, **given)
         if folder is None:
-            session.show(point)
+            if "max_rivals" in given:
+                shown = [point, *point["rivals"]]
+                session.show_list(shown, with_latency(POINT_COLUMNS, shown))
+            else:
+                session.show(point, hidden=("rivals",))
             return
         subnet = session.wait(point.specialise(), "subnet", timeout)
         save(session, subnet, folder)

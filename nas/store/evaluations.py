@@ -182,6 +182,29 @@ def nearest(session: Session, protocol: EvaluationProtocol, limits: Limits) -> E
     return session.scalars(query.order_by(*worst, *_BEST_FIRST).limit(1)).first()
 
 
+def rivals(
+    session: Session,
+    protocol: EvaluationProtocol,
+    limits: Limits,
+    *,
+    least_correct: int,
+    but: int,
+    count: int,
+) -> Sequence[EvaluationRow]:
+    """The candidates that keep every limit with so many images right, but for the one of this id.
+
+    Cheapest first, by the first cost that is limited, or by MACs.
+    """
+    cost = _cost(next(iter(limits), "macs"))
+    query = select(EvaluationRow).where(
+        *_is_candidate(protocol),
+        *_keeps(limits),
+        EvaluationRow.num_correct >= least_correct,
+        EvaluationRow.id != but,
+    )
+    return session.scalars(query.order_by(cost, EvaluationRow.id).limit(count)).all()
+
+
 def candidates(session: Session, protocol: EvaluationProtocol, limits: Limits) -> EvaluationColumns:
     """The candidates that keep every limit, as columns: they hold the frontier of any objectives."""
     return _columns(session, [*_is_candidate(protocol), *_keeps(limits)])

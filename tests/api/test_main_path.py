@@ -161,6 +161,23 @@ def test_the_frontier_is_asked_under_bounds_and_other_objectives(client, search)
         supernet.frontier(objectives=["latency"])
 
 
+def test_beside_the_best_are_told_those_that_may_be_as_good(client, search):
+    supernet = client.supernets.get(search["supernet_id"])
+    low, _ = wilson_interval(ACCURACIES[4], NUM_VAL)
+    may_be = [correct for correct in ACCURACIES[:4] if wilson_interval(correct, NUM_VAL)[1] >= low]
+    assert may_be == [180]
+    best = supernet.best(max_rivals=3)
+    assert [rival["accuracy_val"]["num_correct"] for rival in best["rivals"]] == may_be
+    assert supernet.best()["rivals"] == []
+    # The cheapest network has no rival beneath its own costs.
+    assert (
+        supernet.best(max_rivals=3, **{f"max_{n}": c for n, c in costs_of(SPACE.smallest()).items()})[
+            "rivals"
+        ]
+        == []
+    )
+
+
 def test_best_is_the_most_accurate_measured_network_within_the_bounds(client, search):
     networks = ladder(5)
     supernet = client.supernets.get(search["supernet_id"])

@@ -252,6 +252,7 @@ def test_every_figure_says_what_it_is():
     counted = dict.fromkeys(
         [
             "Evaluation",
+            "BestEvaluation",
             "FrontierEvaluation",
             "EvaluationItem",
             "Trial",
