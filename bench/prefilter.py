@@ -83,8 +83,13 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{reason}; the same command goes on")
         return
     measured.keep()
+    scores = {proposer: Scores.of(found, measured.losses) for proposer, found in pairs.items()}
     for proposer, found in pairs.items():
-        _tell(proposer, found, measured.losses)
+        _tell(proposer, found, scores[proposer])
+    first, *others = scores
+    for other in others:
+        lead = scores[other].without - scores[first].without
+        print(f"{other} less {first}, both without: {mean_interval(lead)} points")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -211,16 +216,30 @@ def _searched_both_ways(measured: Measured, proposer: ProposerName, num_trials: 
     return Pair(without=without, with_it=with_it, report=prefilter.report)
 
 
-def _tell(proposer: ProposerName, pairs: Sequence[Pair], everything: Losses) -> None:
-    corner = everything.max(axis=0)
-    whole = hypervolume(everything, corner)
-    without, with_it = (
-        np.array([100 * hypervolume(losses, corner) / whole for losses in side])
-        for side in ([pair.without for pair in pairs], [pair.with_it for pair in pairs])
-    )
+@dataclass(frozen=True)
+class Scores:
+    """Hypervolumes of one proposer's searches, in percent of that of everything measured, one a seed."""
+
+    without: np.ndarray
+    with_it: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], everything: Losses) -> Scores:
+        """Below the largest MACs and the lowest accuracy measured."""
+        corner = everything.max(axis=0)
+        whole = hypervolume(everything, corner)
+
+        def shares(searches: Sequence[Losses]) -> np.ndarray:
+            return np.array([100 * hypervolume(losses, corner) / whole for losses in searches])
+
+        return cls(shares([pair.without for pair in pairs]), shares([pair.with_it for pair in pairs]))
+
+
+def _tell(proposer: ProposerName, pairs: Sequence[Pair], scores: Scores) -> None:
     num_cut = sum(pair.report.is_cut for pair in pairs)
     print(
-        f"{proposer}: hypervolume {without.mean():.2f} % without, {with_it.mean():.2f} % with DeepMAD, which "
-        f"cut {num_cut} of {len(pairs)} searches; the difference {mean_interval(with_it - without)} points",
+        f"{proposer}: hypervolume {scores.without.mean():.2f} % without, {scores.with_it.mean():.2f} % with "
+        f"DeepMAD, which cut {num_cut} of {len(pairs)} searches; the difference "
+        f"{mean_interval(scores.with_it - scores.without)} points",
         flush=True,
     )
