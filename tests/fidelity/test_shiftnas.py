@@ -232,6 +232,72 @@ def test_c_the_written_cost_follows_the_one_asked_for(taught):
     assert 0.7 < np.mean(slopes) < 1.3
 
 
+@pytest.fixture(scope="module")
+def weights_before_and_after():
+    """Of a short run, and the same with noise in what only dear networks have: the upper half of what each
+    block expands to."""
+    torch.set_num_threads(1)
+    trainer = toy_trainer(recipe=toy_recipe("bignas", epochs=5))
+    trainer.run()
+    after = {name: weight.detach().clone() for name, weight in trainer.supernet.named_parameters()}
+    before = {name: weight.clone() for name, weight in after.items()}
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in before.items():
+        if name.endswith("project.weights.weight"):
+            upper = weight[:, weight.shape[1] // 2 :]
+            upper += 0.5 * torch.randn(upper.shape, generator=generator)
+    return before, after
+
+
+def held_out_loss(trainer, network, weights):
+    """On one batch of the images kept from training."""
+    images, labels = ToyBatches().held_out(0)
+    logits = torch.func.functional_call(trainer.supernet, weights, (images, network))
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def updated_bins(taught, previous, now, *, bin_gradient, num_updates):
+    """The trainer whose bins learned, by updates of their own, from these two states of the weights."""
+    trainer = shift_trainer(
+        bin_gradient=bin_gradient, bin_interval=1, bin_warmup_fraction=0.0, bin_learning_rate=0.05
+    )
+    paths = paths_of(trainer)
+    paths.before_step(0, trainer.supernet, None)
+    paths.generator.module.load_state_dict(taught.generator.module.state_dict())
+    with torch.no_grad():
+        for name, parameter in trainer.supernet.named_parameters():
+            parameter.copy_(now[name])
+    for step in range(num_updates):
+        # An update remembers the weights of today, and nothing is trained here.
+        paths._previous = previous
+        paths._update_bins(trainer._context(step, trainer.stack.data.draw(step)))
+    assert paths.num_updates == num_updates
+    return trainer
+
+
+@pytest.mark.parametrize(("bin_gradient", "num_updates"), [("score", 8), ("generator", 40)])
+@pytest.mark.parametrize("has_fallen", [True, False])
+def test_c_bins_learn_from_two_states_of_the_weights_that_mass_goes_where_the_loss_has_fallen(
+    taught, weights_before_and_after, bin_gradient, num_updates, has_fallen
+):
+    """By the slope of the loss through the generator it is the mean cost that follows, not a single bin."""
+    previous, now = weights_before_and_after if has_fallen else reversed(weights_before_and_after)
+    trainer = updated_bins(taught, previous, now, bin_gradient=bin_gradient, num_updates=num_updates)
+
+    def change(network):
+        return held_out_loss(trainer, network, now) - held_out_loss(trainer, network, previous)
+
+    assert change(SPACE.smallest()) == 0
+    assert change(SPACE.largest()) < -0.3 if has_fallen else change(SPACE.largest()) > 0.3
+    bins = paths_of(trainer).bins.module
+    probabilities = bins.probabilities()
+    mean_place = (probabilities @ bins.places).item()
+    assert mean_place > 0.55 if has_fallen else mean_place < 0.45
+    if bin_gradient == "score":
+        dear, cheap = probabilities[4:], probabilities[:2]
+        assert dear.min() > cheap.max() if has_fallen else dear.max() < cheap.min()
+
+
 def test_c_the_level_of_the_loss_moves_nothing():
     """Bins of dear networks have lower losses; only a change counts."""
     bins = CostBins(NUM_BINS)
