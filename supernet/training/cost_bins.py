@@ -69,8 +69,11 @@ def gradient_through_generator(
     Source: ShiftNAS, equations 4 to 8. `loss_change` gives J at a place in the range of costs, by way of the
     generator. Descending J makes bins likelier whose loss is falling fastest.
 
-    It follows the slope of J by the cost at the drawn bin, so it moves probability up or down the range; a
-    single bin that differs from both its neighbours it does not find, as `gradient_by_score` does.
+    It follows the slope of J by the cost at the drawn bin, so it moves probability up or down the range.
+
+    Deviation: from the paper's claim, not from its equations. A single bin whose loss falls while its
+    neighbours' stay it does not find; `gradient_by_score` does. This one is the default because it is what
+    the paper does.
     """
     change = loss_change(bins.place_of(noise_b, temperature=temperature))
     (gradient,) = torch.autograd.grad(change, bins.logits)

@@ -29,7 +29,12 @@ class Regularisation(Strategy, ABC):
 
 
 class LargestOnly(Regularisation):
-    """Dropout for the largest network alone: small networks underfit rather than overfit (BigNAS)."""
+    """Dropout for the largest network alone: small networks underfit rather than overfit (BigNAS).
+
+    Deviation: AttentiveNAS and AlphaNet, whose loop is BigNAS's, also skip blocks of the largest network's
+    last two stages at random (drop-connect 0.2). No recipe offers it: it is for runs of hundreds of epochs,
+    and in short ones networks do not overfit.
+    """
 
     def __init__(self, *, dropout: float) -> None:
         self._dropout = dropout
