@@ -45,7 +45,7 @@ class DelayedEpsilonSchedule(ShrinkSchedule):
         self._space = space
         self._num_random = num_random
         self._first_step = num_delay_steps - num_ramp_steps
-        self._full_step = num_delay_steps
+        self.full_step = num_delay_steps
         self._num_ramp_steps = num_ramp_steps
         self._learning_rate = learning_rate
         self._sorts_channels = sorts_channels
@@ -58,10 +58,10 @@ class DelayedEpsilonSchedule(ShrinkSchedule):
     def _epsilon(self, step: int) -> float:
         if step < self._first_step:
             return 0.0
-        if step >= self._full_step:
+        if step >= self.full_step:
             return 1.0
         progress = (step - self._first_step + 1) / self._num_ramp_steps
-        return progress * self._learning_rate.at(self._full_step) / self._learning_rate.at(step)
+        return progress * self._learning_rate.at(self.full_step) / self._learning_rate.at(step)
 
     def before_step(self, step: int, supernet: Supernet, optimizer: Optimizer) -> None:
         """Sorts channels, where asked to, just before the first step of the others."""
@@ -75,5 +75,5 @@ class DelayedEpsilonSchedule(ShrinkSchedule):
         if self._step < self._first_step:
             part = "largest_alone"
         else:
-            part = "ramp" if self._step < self._full_step else "all"
+            part = "ramp" if self._step < self.full_step else "all"
         return {"part": part, "epsilon": epsilon}

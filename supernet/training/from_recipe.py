@@ -143,12 +143,12 @@ class FromRecipe:
         return ImportancePaths(
             self.space,
             num_epochs=recipe.epochs,
-            steps_per_epoch=self.steps_per_epoch,
             seed=self.seed,
             limit=recipe.importance_limit,
             weights=self._importance_weights(),
             norms=PathNorms(self.space, normalise=recipe.normalise_path_norms),
             clip=self.gradient().clip if recipe.observe_clipped else None,
+            full_epoch=self.shrink.full_step // self.steps_per_epoch,
         )
 
     def _importance_weights(self) -> ImportanceWeights:

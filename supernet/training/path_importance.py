@@ -49,7 +49,9 @@ class ImportancePaths(RandomPaths):
     Networks are trained as they are drawn, operations that lead nowhere included, as the code does; other
     ways of drawing spell them canonically.
 
-    Where random networks first run later than at the start (DεpS), λ counts the epochs from then.
+    Where random networks count in full only later than at the start (DεpS), λ counts the epochs from then:
+    (e - T_w) / (E - T_w), and 0 before T_w, the epoch in which epsilon reaches 1. While it rises norms are
+    observed, and sampling stays uniform.
     Gradients are a network's own: no epsilon and no importance of the network scales them.
 
     Deviation: norms are read before gradients are cut, for what is cut depends on the other networks of the
@@ -64,16 +66,15 @@ class ImportancePaths(RandomPaths):
         space: SearchSpace,
         *,
         num_epochs: int,
-        steps_per_epoch: int,
         seed: int,
         limit: float,
         weights: ImportanceWeights,
         norms: PathNorms,
         clip: Callable[[Tensor], None] | None = None,
+        full_epoch: int = 0,
     ) -> None:
-        """`clip` cuts a gradient in place before it is looked at."""
+        """`clip` cuts a gradient in place before it is looked at; from `full_epoch` on λ counts."""
         self._num_epochs = num_epochs
-        self._steps_per_epoch = steps_per_epoch
         self._seed = seed
         self._limit = limit
         self._weights = weights
@@ -81,7 +82,7 @@ class ImportancePaths(RandomPaths):
         self._clip = clip
         self._groups = {name: _Group(decisions) for name, decisions in space.option_groups().items()}
         self._group_of = {d.name: group for group in self._groups.values() for d in group.decisions}
-        self._first_epoch: int | None = None
+        self._full_epoch = full_epoch
         self._learned_part = 0.0
         self._sums = WeightSums()
         self._effective_part: float | None = None
@@ -129,11 +130,10 @@ class ImportancePaths(RandomPaths):
 
     def observe(self, step: int, slots: Sequence[Slot], gradients: FlatGradients) -> None:
         """Takes in the gradients of the step's random networks, one after the other."""
+        del step
         random = [slot for slot in slots if slot.role is Role.RANDOM]
         if not random:
             return
-        if self._first_epoch is None:
-            self._first_epoch = step // self._steps_per_epoch
         for part, slot in enumerate(random, start=1):
             if self._clip:
                 # Already added to the sum, and nobody else's: it may be spoilt.
@@ -150,10 +150,9 @@ class ImportancePaths(RandomPaths):
 
     def end_epoch(self, epoch: int) -> None:
         """Makes the probabilities of the next epoch."""
-        if self._first_epoch is None:
-            return
-        since = self._first_epoch
-        self._learned_part = learned_part(epoch - since, self._num_epochs - since, self._limit)
+        since = self._full_epoch
+        if epoch >= since:
+            self._learned_part = learned_part(epoch - since, self._num_epochs - since, self._limit)
         for group in self._groups.values():
             group.renew(self._learned_part)
         self._effective_part, self._sums = self._sums.effective_part, WeightSums()
@@ -170,12 +169,11 @@ class ImportancePaths(RandomPaths):
         }
 
     def state_dict(self) -> StrategyState:
-        """Accumulators and probabilities of all groups in one row each, and where the epoch stands."""
+        """Accumulators and probabilities of all groups in one row each, and what is told of the epoch."""
         groups = self._groups.values()
         return {
             "accumulated": torch.from_numpy(np.concatenate([group.accumulated for group in groups])),
             "probabilities": torch.from_numpy(np.concatenate([group.probabilities for group in groups])),
-            "first_epoch": self._first_epoch,
             "learned_part": self._learned_part,
             "weight_sums": self._sums.to_json(),
             "effective_part": self._effective_part,
@@ -187,7 +185,6 @@ class ImportancePaths(RandomPaths):
         rows = [np.split(state[key].numpy().copy(), ends) for key in ("accumulated", "probabilities")]
         for group, accumulated, probabilities in zip(self._groups.values(), *rows, strict=True):
             group.accumulated, group.probabilities = accumulated, probabilities
-        self._first_epoch = state["first_epoch"]
         self._learned_part = state["learned_part"]
         self._sums = WeightSums(*state["weight_sums"])
         self._effective_part = state["effective_part"]

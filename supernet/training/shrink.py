@@ -36,6 +36,9 @@ class Phase:
 class ShrinkSchedule(Strategy, ABC):
     """Says how the trained part of the space changes over a run."""
 
+    full_step = 0
+    """The first step at which every network counts in full."""
+
     @abstractmethod
     def phase(self, step: int) -> Phase:
         """A pure function of the step."""

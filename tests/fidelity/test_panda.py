@@ -79,7 +79,6 @@ def importance_weights(kind=WeightingKind.EXACT, limit=10.0):
 def make_paths(space=CELL, *, normalise=False, **overrides):
     settings = {
         "num_epochs": NUM_EPOCHS,
-        "steps_per_epoch": NUM_STEPS,
         "seed": 0,
         "limit": 1.0,
         "weights": importance_weights(),
@@ -647,17 +646,44 @@ def test_g_lambda_and_tau_grow_evenly_from_the_second_epochs_end_up_to_the_limit
     assert found == [(min(e / NUM_EPOCHS, limit),) * 2 for e in range(NUM_EPOCHS)]
 
 
-def test_g_lambda_counts_from_the_epoch_in_which_random_networks_first_run():
-    paths = make_paths()
+def test_g_lambda_counts_from_the_epoch_in_which_random_networks_count_in_full():
+    """They run from epoch 2 on, by a weight that rises, and in full from epoch 4 on."""
+    paths = make_paths(full_epoch=4)
     supernet = tiny_supernet(CELL)
     largest = Slot(Role.MAX, CELL.largest())
     parts = []
     for epoch in range(NUM_EPOCHS):
-        slots = (largest,) if epoch < 4 else (largest, draw_one(paths, epoch * NUM_STEPS, supernet))
+        slots = (largest,) if epoch < 2 else (largest, draw_one(paths, epoch * NUM_STEPS, supernet))
         paths.observe(epoch * NUM_STEPS, slots, FakeGradients(loud))
         paths.end_epoch(epoch)
         parts.append(paths.describe()["learned_part"])
+        is_uniform = set(operation_probabilities(paths).values()) == {1 / 5}
+        assert is_uniform == (epoch <= 4)
     assert parts == pytest.approx([0, 0, 0, 0, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+def test_g_with_a_delayed_epsilon_lambda_counts_from_where_it_reaches_1():
+    """Beside importance paths: 10 epochs, the ramp from epoch 2 to epoch 5."""
+    trainer = panda_trainer(
+        schedule="delayed_epsilon",
+        sampler="sandwich",
+        data_sampler="uniform",
+        epochs=10,
+        delay_fraction=0.5,
+        ramp_fraction=0.3,
+        clip="none",
+        base_learning_rate=0.02,
+    )
+    parts = []
+    trainer.run(on_epoch=lambda *_: parts.append(trainer.stack.sampler.describe()["learned_part"]))
+    assert trainer.stack.shrink.phase(2 * NUM_STEPS).epsilon > 0
+    assert parts == pytest.approx([0, 0, 0, 0, 0, 0, 1 / 5, 2 / 5, 3 / 5, 4 / 5])
+
+
+def test_g_a_delay_that_never_ends_leaves_paths_uniform():
+    paths = make_paths(full_epoch=NUM_EPOCHS)
+    teach_paths(paths, num_epochs=NUM_EPOCHS)
+    assert paths.describe()["learned_part"] == 0
 
 
 def norms_by_hand(trainer, architecture):
