@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.fields import InvalidFieldError
 from nas.recipe_choices import (
+    ClipKind,
+    DataSamplerKind,
     DistillationKind,
     OptimizerKind,
     RandomPathKind,
@@ -189,10 +191,19 @@ _RULES = (
         allowed="in_place with distillation alpha",
     ),
     _Rule(
+        field="clip",
+        applies=lambda r: r.distillation is DistillationKind.ALPHA and r.clip is ClipKind.NONE,
+        reason="lets every gradient through, and distillation 'alpha' has steep ones even with its ratios "
+        "limited (AlphaNet cuts each entry at 1)",
+        remedy="choose clip 'value' or distillation 'soft'",
+        allowed="norm or value with distillation alpha",
+    ),
+    _Rule(
         field="importance_weighting",
         applies=lambda r: (
             r.importance_weighting is not WeightingKind.NONE and r.random_paths is RandomPathKind.ATTENTIVE
         ),
+        # Whatever draws the images: the pick depends on them, and their weights do not undo that.
         reason="makes up for draws of known probability, and random_paths 'attentive' picks by the loss",
         remedy="choose importance_weighting 'none' or other random_paths",
         allowed="none with random_paths attentive",
@@ -221,12 +232,26 @@ _RULES = (
     _Rule(
         field="importance_weighting",
         applies=lambda r: (
-            r.importance_weighting is not WeightingKind.NONE and r.random_paths is RandomPathKind.SHIFT
+            r.importance_weighting is not WeightingKind.NONE
+            and r.random_paths is RandomPathKind.SHIFT
+            and r.data_sampler is not DataSamplerKind.IMPORTANCE
         ),
+        # Images drawn by importance may be weighed: a step's network is written before it has seen any.
         reason="makes up for draws of known probability, and random_paths 'shift' generates networks for a "
         "cost",
-        remedy="choose importance_weighting 'none' or other random_paths",
-        allowed="none with random_paths shift",
+        remedy="choose importance_weighting 'none', other random_paths or data_sampler 'importance'",
+        allowed="none with random_paths shift and data_sampler uniform",
+    ),
+    _Rule(
+        field="importance_weighting",
+        applies=lambda r: (
+            r.importance_weighting is not WeightingKind.NONE
+            and r.random_paths is RandomPathKind.UNIFORM
+            and r.data_sampler is DataSamplerKind.UNIFORM
+        ),
+        reason="makes up for draws that are not uniform, and networks and images are drawn uniformly",
+        remedy="choose importance_weighting 'none', random_paths 'importance' or data_sampler 'importance'",
+        allowed="none with random_paths uniform and data_sampler uniform",
     ),
 )
 

@@ -134,7 +134,7 @@ def test_the_echoed_recipe_may_be_sent_again(http, body):
             {"name": "shiftnas", "importance_weighting": "exact"},
             "importance_weighting",
             "exact",
-            "none with random_paths shift",
+            "none with random_paths shift and data_sampler uniform",
         ),
     ],
 )

@@ -173,6 +173,47 @@ def test_what_attentive_sampling_and_alpha_distillation_do_not_go_with(request_j
     assert refusal.value.field == field
 
 
+@pytest.mark.parametrize("kind", ["exact", "self_normalised", "clipped"])
+@pytest.mark.parametrize(
+    ("request_json", "reason"),
+    [
+        ({}, "networks and images are drawn uniformly"),
+        ({"name": "spos"}, "networks and images are drawn uniformly"),
+        ({"name": "shiftnas"}, "generates networks for a cost"),
+        ({"name": "attentive"}, "'attentive' picks by the loss"),
+        # The network that is picked depends on the images drawn, which their weights do not make up for.
+        ({"name": "attentive", "data_sampler": "importance"}, "'attentive' picks by the loss"),
+    ],
+)
+def test_weights_where_nothing_is_drawn_that_they_could_undo_are_refused(request_json, reason, kind):
+    with pytest.raises(InvalidFieldError, match=rf"{reason}.*choose") as refusal:
+        recipe_from_json({**request_json, "importance_weighting": kind})
+    assert refusal.value.field == "importance_weighting"
+    assert refusal.value.allowed.startswith("none with")
+
+
+@pytest.mark.parametrize(
+    "request_json",
+    [
+        {"name": "panda"},
+        {"name": "panda", "random_paths": "uniform"},
+        {"name": "panda", "data_sampler": "uniform"},
+        {"name": "shiftnas", "data_sampler": "importance"},
+    ],
+)
+def test_weights_go_with_whatever_is_drawn_by_importance(request_json):
+    assert recipe_from_json({**request_json, "importance_weighting": "exact"}).importance_weighting == "exact"
+
+
+def test_alpha_distillation_without_a_limit_on_gradients_is_refused():
+    with pytest.raises(
+        InvalidFieldError, match=r"clip 'none' lets every gradient through.*choose"
+    ) as refusal:
+        recipe_from_json({"name": "alphanet", "clip": "none"})
+    assert (refusal.value.field, refusal.value.allowed) == ("clip", "norm or value with distillation alpha")
+    assert recipe_from_json({"name": "alphanet", "clip": "norm"}).clip == "norm"
+
+
 def test_attentive_sampling_goes_with_a_delayed_epsilon():
     assert recipe_from_json({"name": "attentive", "schedule": "delayed_epsilon"}).random_paths == "attentive"
 

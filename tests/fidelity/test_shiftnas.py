@@ -1,5 +1,6 @@
 """ShiftNAS (Zhang et al., ICCV 2023): the lettered laws, each under its letter."""
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -31,6 +32,7 @@ from supernet.training.shrink import Phase
 from tests.training.toy import (
     RecordingSupernet,
     ToyBatches,
+    gradients_of,
     step_context,
     toy_recipe,
     toy_supernet,
@@ -532,6 +534,44 @@ def test_a_sandwich_is_legal_and_every_random_network_teaches_the_generator():
     assert [slot.role for slot in stats.slots] == [Role.MAX, Role.RANDOM, Role.RANDOM, Role.MIN]
     assert [slot.gates is not None for slot in stats.slots] == [False, True, True, False]
     assert all(slot.gates.flat.grad.any() for slot in stats.slots[1:3])
+
+
+def test_exact_weights_of_images_make_up_for_their_draws_beside_shift_sampling():
+    """They weigh images alone: the network of a step is written before it has seen any."""
+    options = {"data_sampler": "importance", "importance_weighting": "exact", "clip": "none", "epochs": 6}
+    trainer = shift_trainer(**options, bin_warmup_fraction=1.0, base_learning_rate=0.02)
+    num_before = 4 * trainer._batches.steps_per_epoch
+    trainer.run(num_before)
+    draw = trainer.stack.data.draw(num_before)
+    likely = trainer.stack.data.state_dict()["probabilities"].numpy()[draw.positions_n]
+    np.testing.assert_allclose(draw.weights_n, 1 / (trainer._batches.num_images * likely))
+    assert draw.weights_n.std() > 0.1
+    contexts = [step_context(step, supernet=trainer.supernet) for step in (num_before, num_before + 1)]
+    contexts[1] = replace(contexts[1], step=num_before)
+    assert not torch.equal(contexts[0].images, contexts[1].images)
+    phase = trainer.stack.shrink.phase(num_before)
+    (slot,), (other,) = (trainer.stack.sampler.propose(phase, context) for context in contexts)
+    assert slot == other
+    assert slot.importance == 1
+
+    images, labels = trainer._batches.batch(num_before, positions=draw.positions_n)
+    smoothing = trainer.stack.recipe.label_smoothing
+    losses = torch.nn.functional.cross_entropy(
+        trainer.supernet.train()(images, slot.architecture),
+        labels,
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    weighed = (losses * torch.from_numpy(draw.weights_n)).mean()
+    parameters = list(trainer.supernet.parameters())
+    by_hand = torch.autograd.grad(weighed, parameters, materialize_grads=True)
+    trainer.train_step(num_before)
+    torch.testing.assert_close(
+        gradients_of(trainer.supernet),
+        torch.cat([g.flatten() for g in by_hand]).float(),
+        rtol=1e-3,
+        atol=1e-5,
+    )
 
 
 def test_before_other_networks_run_the_generator_learns_its_cost_and_no_weights_are_remembered():
