@@ -22,7 +22,8 @@ class FlatGradients:
     """All gradients in one buffer, of which `parameter.grad` is a view for every parameter that wants one.
 
     Those of all networks are added to the views, so one step needs one reduction whatever the number of
-    networks, and a parameter that no network used has a gradient of exactly 0 on every rank.
+    networks, and a parameter that no network used has a gradient of exactly 0 on every rank. Momentum and
+    decay go on moving it: a whole block that no network had as much as the last channels of a layer.
 
     The buffer has one part, or one more for each random network whose gradient is to be seen by itself.
     """

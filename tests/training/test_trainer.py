@@ -9,8 +9,8 @@ from nas.errors import InvalidRequestError
 from nas.recipe_choices import DistillationKind
 from nas.recipes import RECIPES
 from supernet.training import Trainer, TrainingDivergedError, build_stack
-from supernet.training.paths import Role
-from tests.training.toy import ToyBatches, toy_recipe, toy_supernet, toy_trainer
+from supernet.training.paths import Role, Slot
+from tests.training.toy import ToyBatches, toy_recipe, toy_supernet, toy_trainer, wake_gammas
 
 
 def all_weights(trainer):
@@ -143,3 +143,40 @@ def test_kernel_transforms_are_trained():
     after = dict(trainer.supernet.named_parameters())
     assert before
     assert any(not torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.0, 0.1), (0.9, 0.1), (0.0, 0.0)])
+def test_weights_that_no_network_of_a_step_used_go_on_by_momentum_and_decay_alone(momentum, decay):
+    """A step of the largest network, then one of the smallest: what the second lacks has a gradient of 0."""
+    rate = 0.1
+    plain = {"clip": "none", "warmup_fraction": 0.0, "floor_fraction": 1.0, "base_learning_rate": rate}
+    recipe = toy_recipe("spos", **plain, momentum=momentum, weight_decay=decay)
+    trainer = toy_trainer(recipe=recipe, dtype=torch.float64)
+    wake_gammas(trainer.supernet)
+    space = trainer.supernet.space
+    networks = [space.largest(), space.smallest()]
+    trainer.stack.sampler.propose = lambda _, context: (Slot(Role.RANDOM, networks[context.step]),)
+
+    def weights():
+        return {name: p.detach().clone() for name, p in trainer.supernet.named_parameters()}
+
+    initial = weights()
+    trainer.run(1)
+    first = {name: p.grad.clone() for name, p in trainer.supernet.named_parameters()}
+    before = weights()
+    trainer.run(1)
+    num_whole = num_in_part = num_moved = 0
+    for name, parameter in trainer.supernet.named_parameters():
+        is_unused = parameter.grad == 0
+        num_whole += bool(is_unused.all())
+        num_in_part += bool(is_unused.any() and not is_unused.all())
+        # Nesterov's step: the gradient with its decay, and momentum times what it gathered.
+        own_decay = decay if parameter.ndim > 1 else 0.0
+        pull = own_decay * before[name]
+        gathered = momentum * (first[name] + own_decay * initial[name]) + pull
+        expected = before[name] - rate * (pull + momentum * gathered)
+        torch.testing.assert_close(parameter.detach()[is_unused], expected[is_unused], rtol=1e-9, atol=1e-12)
+        num_moved += bool((parameter.detach() != before[name])[is_unused].any())
+    assert num_whole > 10
+    assert num_in_part > 10
+    assert (num_moved > 20) if momentum or decay else (num_moved == 0)
