@@ -140,8 +140,10 @@ def test_logits_of_any_size_give_finite_losses_and_gradients(dtype):
 
 
 def test_with_a_limit_a_students_gradient_stays_small_whatever_it_predicts():
-    teacher = torch.tensor([[50.0, 0.0, 0.0]])
-    student = torch.tensor([[0.0, 50.0, 0.0]], requires_grad=True)
+    """Of a student that is sure it would without one: its softmax lets nothing through."""
+    sure, unsure, undecided = [0.0, 50.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]
+    student = torch.tensor([sure, unsure, undecided], requires_grad=True)
+    teacher = torch.tensor([[50.0, 0.0, 0.0]]).expand(3, -1)
     losses = students_losses(teacher, student, alphas=(-1.0, -1.0))
     assert gradient(losses, student).abs().max() <= 5
 
