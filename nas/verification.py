@@ -15,6 +15,7 @@ from nas.recipe_choices import (
     SamplerKind,
     ScheduleKind,
     TeacherKind,
+    WeightingKind,
 )
 
 MAX_NETWORKS = 100
@@ -92,6 +93,7 @@ def alone_recipe(recipe: Recipe, rate: float) -> Recipe:
         num_random=1,
         random_paths=RandomPathKind.UNIFORM,
         data_sampler=DataSamplerKind.UNIFORM,
+        importance_weighting=WeightingKind.NONE,
         distillation=DistillationKind.NONE,
         teacher=TeacherKind.IN_PLACE,
         dropout=0.0,

@@ -25,6 +25,11 @@ def test_what_only_phases_have_is_left_out():
     assert recipe.learning_rate_policy == "cosine"
 
 
+def test_weights_go_with_the_draws_that_they_make_up_for():
+    recipe = alone_recipe(replace(RECIPES["panda"], importance_weighting="exact"), 0.05)
+    assert (recipe.data_sampler, recipe.importance_weighting) == ("uniform", "none")
+
+
 def test_the_grid_is_every_training_at_every_rate():
     runs = plan_runs(Recipe(epochs=20, base_learning_rate=0.8), [Training.ALONE, Training.FINE_TUNED])
     assert [(run.training, run.learning_rate, run.epochs) for run in runs] == [
