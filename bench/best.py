@@ -24,7 +24,7 @@ from sqlalchemy import select, update
 
 from bench.best_latency import measure_latency_answers
 from nas.costs import COST_NAMES, batch_costs
-from nas.pareto import _is_on_front_by_blocks
+from nas.dominance import is_matched_by_earlier
 from nas.space import SearchSpace
 from nas.store import datasets, evaluations, supernets
 from nas.store.database import Database, migrate
@@ -228,9 +228,9 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 def _is_superseded(num_correct: np.ndarray, costs: dict[str, np.ndarray]) -> np.ndarray:
     """What `evaluations.record` would have marked: best first, an earlier row is no dearer in any cost."""
     order = np.lexsort((np.arange(len(num_correct)), costs["macs"], -num_correct))
-    rows = np.column_stack([costs[name] for name in COST_NAMES])[order].astype(np.float64)
+    columns = np.stack([costs[name][order] for name in COST_NAMES]).astype(np.float64)
     is_superseded = np.empty(len(order), dtype=bool)
-    is_superseded[order] = ~_is_on_front_by_blocks(rows)
+    is_superseded[order] = is_matched_by_earlier(columns)
     return is_superseded
 
 

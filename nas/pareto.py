@@ -14,15 +14,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nas.dominance import is_matched_by_earlier, undominated_by_samples
 from nas.errors import InvalidRequestError
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-_NUM_KILLERS = 64
-"""Points tried first as dominators of all others."""
-_BLOCK_ROWS = 256
-"""Rows compared at once with the front so far, in four objectives and more."""
 
 
 class Direction(StrEnum):
@@ -54,80 +50,32 @@ def normalise(values: ArrayLike, objectives: Sequence[Objective]) -> Floats:
 def pareto_front(values: ArrayLike) -> Indices:
     """Indices of the rows (n, m) that no other row dominates, by rising first objective.
 
-    Of equal rows the one with the lowest index stands for all. O(n log n) in two and three objectives.
-    Raises InvalidRequestError for NaN.
+    Of equal rows the one with the lowest index stands for all. O(n log n) in two and three objectives; in
+    more the square of the front's size counts too. Raises InvalidRequestError for NaN.
     """
-    rows = _checked(values)
-    candidates = _undominated_by_few(rows) if rows.shape[1] > 2 else np.arange(len(rows))
-    rows = rows[candidates]
+    columns = np.ascontiguousarray(_checked(values).T)
+    candidates = undominated_by_samples(columns)
+    columns = columns.take(candidates, axis=1)
     # By the first objective, then the second, …; stable, so the lowest index leads its equals. In this
     # order a row can only be dominated by an earlier one, and an earlier one no worse in the other
     # objectives dominates it or equals it.
-    order = np.lexsort(rows.T[::-1])
-    return np.asarray(candidates[order[_is_on_front(rows[order])]])
+    order = np.lexsort(columns[::-1])
+    return np.asarray(candidates[order[_is_on_front(columns[1:].take(order, axis=1))]])
 
 
-def _is_on_front(rows: Floats) -> NDArray[np.bool_]:
-    """Which of the rows, sorted lexicographically, are not matched by an earlier one."""
-    num_objectives = rows.shape[1]
-    if num_objectives == 1:
-        return np.asarray(np.arange(len(rows)) == 0)
-    if num_objectives == 2:
-        is_kept = np.ones(len(rows), dtype=bool)
-        is_kept[1:] = rows[1:, 1] < np.minimum.accumulate(rows[:, 1])[:-1]
+def _is_on_front(columns: Floats) -> NDArray[np.bool_]:
+    """Which rows, sorted, are not matched by an earlier one in the objectives (m, n) after the first."""
+    num_others, num_rows = columns.shape
+    if num_others == 0:
+        return np.asarray(np.arange(num_rows) == 0)
+    if num_others == 1:
+        is_kept = np.ones(num_rows, dtype=bool)
+        is_kept[1:] = columns[0, 1:] < np.minimum.accumulate(columns[0])[:-1]
         return is_kept
-    if num_objectives == 3:
+    if num_others == 2:
         staircase = _Staircase()
-        return np.array([staircase.insert(y, z) for _, y, z in rows.tolist()], dtype=bool)
-    return _is_on_front_by_blocks(rows)
-
-
-def _undominated_by_few(rows: Floats) -> Indices:
-    """Indices left once the rows best in sum have struck out what they dominate.
-
-    No row of the front is lost, whichever rows are chosen to strike; in random data few others stay.
-    """
-    alive, left = np.arange(len(rows)), rows
-    for killer in rows[_lowest_in_sum(rows, _NUM_KILLERS)]:
-        is_dominated = (killer <= left).all(axis=1) & (killer < left).any(axis=1)
-        if is_dominated.any():
-            alive, left = alive[~is_dominated], left[~is_dominated]
-    return alive
-
-
-def _lowest_in_sum(rows: Floats, count: int) -> Indices:
-    """Indices of about the `count` lowest sums, every objective scaled to its range."""
-    if len(rows) <= count:
-        return np.arange(len(rows))
-    # Infinite values make sums that are NaN; they come last, and any choice would be right.
-    with np.errstate(all="ignore"):
-        span = np.ptp(rows, axis=0)
-        sums = ((rows - rows.min(axis=0)) / np.where(span > 0, span, 1.0)).sum(axis=1)
-    return np.argpartition(sums, count)[:count]
-
-
-def _is_on_front_by_blocks(rows: Floats) -> NDArray[np.bool_]:
-    kept = np.zeros(len(rows), dtype=bool)
-    front = rows[:0]
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
-        passed = np.flatnonzero(~_is_matched(block, front))
-        inner = block[passed]
-        earlier = np.tri(len(inner), k=-1, dtype=bool)
-        is_no_worse = np.all(inner[None, :, :] <= inner[:, None, :], axis=2)
-        is_matched = np.any(np.logical_and(is_no_worse, earlier), axis=1)
-        kept[start + passed[~is_matched]] = True
-        front = np.concatenate([front, inner[~is_matched]])
-    return kept
-
-
-def _is_matched(rows: Floats, front: Floats) -> NDArray[np.bool_]:
-    """Whether some row of the front is at least as good in every objective."""
-    matched = np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(front), _BLOCK_ROWS):
-        some = front[start : start + _BLOCK_ROWS]
-        matched |= np.any(np.all(some[None, :, :] <= rows[:, None, :], axis=2), axis=1)
-    return matched
+        return np.array([staircase.insert(y, z) for y, z in columns.T.tolist()], dtype=bool)
+    return ~is_matched_by_earlier(columns)
 
 
 class _Staircase:

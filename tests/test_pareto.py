@@ -7,7 +7,10 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
+from nas import dominance
+from nas.costs import COST_NAMES, batch_costs
 from nas.pareto import Direction, Objective, best_under, hypervolume, normalise, pareto_front
+from search_spaces.micro import MICRO
 
 
 def brute_force_front(values: np.ndarray) -> list[int]:
@@ -52,15 +55,70 @@ def test_front_of_infinite_values_equals_brute_force():
         assert pareto_front(values).tolist() == brute_force_front(values)
 
 
-@pytest.mark.parametrize("num_objectives", [4, 5])
-def test_front_found_in_blocks_equals_one_found_row_by_row(num_objectives):
-    values = np.random.default_rng(2).integers(0, 20, (1500, num_objectives)).astype(float)
-    front = values[pareto_front(values)]
-    dominated = [(front <= row).all(axis=1).any() for row in values]
-    assert all(dominated)
-    assert len(np.unique(front, axis=0)) == len(front)
-    for row in front:
-        assert not ((front <= row).all(axis=1) & (front < row).any(axis=1)).any()
+@pytest.fixture
+def small_samples_and_blocks(monkeypatch):
+    """So small that points few enough for brute force are struck by samples, and compared block by block."""
+    monkeypatch.setattr(dominance, "_SAMPLE_ROWS", (2, 5))
+    monkeypatch.setattr(dominance, "_BLOCK_ROWS", (2, 6))
+    monkeypatch.setattr(dominance, "_WORDS_AT_ONCE", 7)
+
+
+@pytest.mark.usefixtures("small_samples_and_blocks")
+def test_front_found_by_samples_and_blocks_equals_brute_force():
+    for values in random_sets(200, max_rows=150, objectives=(1, 2, 3, 4, 5), seed=11):
+        assert pareto_front(values).tolist() == brute_force_front(values)
+
+
+@pytest.mark.usefixtures("small_samples_and_blocks")
+def test_no_sample_strikes_a_row_for_an_infinite_value_or_a_rounded_sum():
+    rng = np.random.default_rng(12)
+    for index in range(100):
+        choices = [-np.inf, 0.0, -0.0, 1.0, np.inf] if index % 2 else [0.0, 1.0, 1e17, 2e17, 1e308, -1e308]
+        values = rng.choice(choices, (80, int(rng.integers(1, 6))))
+        assert pareto_front(values).tolist() == brute_force_front(values)
+
+
+def front_by_elimination(values: np.ndarray) -> list[int]:
+    """By rising objectives each row left is on the front, and strikes all that it is no worse than."""
+    left, front = np.lexsort(values.T[::-1]), []
+    while len(left):
+        front.append(int(left[0]))
+        left = left[(values[left] < values[left[0]]).any(axis=1)]
+    return front
+
+
+@pytest.mark.parametrize("num_objectives", [2, 3, 4, 5])
+@pytest.mark.parametrize("num_values", [4, 20, None])
+def test_front_of_many_points_equals_one_found_row_by_row(num_objectives, num_values):
+    rng = np.random.default_rng(2)
+    shape = (40_000, num_objectives)
+    values = rng.random(shape) if num_values is None else rng.integers(0, num_values, shape).astype(float)
+    assert pareto_front(values).tolist() == front_by_elimination(values)
+
+
+@pytest.mark.parametrize("num_objectives", [3, 4, 5])
+def test_front_that_most_points_are_on_equals_one_found_row_by_row(num_objectives):
+    rng = np.random.default_rng(13)
+    values = rng.random((6000, num_objectives))
+    values *= ((1 + 0.01 * rng.random(6000)) / values.sum(axis=1))[:, None]
+    assert pareto_front(values).tolist() == front_by_elimination(values)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("macs",), ("macs", "params"), ("latency", "macs", "params"), COST_NAMES, (*COST_NAMES, "latency")],
+)
+def test_front_of_real_costs_equals_one_found_row_by_row(names):
+    rng = np.random.default_rng(14)
+    codes = np.stack([rng.integers(len(d.options), size=40_000) for d in MICRO.decisions], axis=1)
+    # Networks asked for twice cost the same.
+    codes[::5] = codes[1::5]
+    figures = batch_costs(MICRO, codes, num_classes=10, in_channels=3)
+    figures["latency"] = 2e-7 * figures["macs"] * (1 + 0.05 * rng.normal(size=len(codes)))
+    accuracy = np.round(np.log(figures["macs"]) + 0.2 * rng.normal(size=len(codes)), 2)
+    values = np.column_stack([-accuracy, *(figures[name] for name in names)])
+    values[::5] = values[1::5]
+    assert pareto_front(values).tolist() == front_by_elimination(values)
 
 
 def test_front_does_not_depend_on_insertion_order():
