@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -56,8 +56,8 @@ class ProbeResult:
     num_correct: int
     num_images: int
     """Of val: all of it for the ends of the space, a part that is drawn once for the others."""
-    duration_s: float | None = None
-    """Of the measurement; None where it was not kept."""
+    duration_s: float | None = field(default=None, compare=False)
+    """Of the measurement, no part of what was found; None where it was not kept."""
 
     @property
     def accuracy(self) -> float:
