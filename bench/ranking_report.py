@@ -87,6 +87,9 @@ def _baselines(networks: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
         name: [(np.array([network[name] for network in networks], dtype=float), truth)]
         for name in ("macs", "non_identity_layers")
     }
+    if alone.shape[1] == 1:
+        # Trained once: nothing says how well such a training repeats.
+        return trivial
     thirds = [(np.delete(alone, third, axis=1).mean(axis=1), alone[:, third]) for third in range(3)]
     return {**trivial, "two_seeds_against_third": thirds}
 

@@ -288,7 +288,7 @@ def test_without_a_table_networks_are_trained_alone_first_in_parts_and_once(
 # The report
 
 
-def write_result(folder, label, seed, inherited, **changes):
+def write_result(folder, label, seed, inherited, num_alone=3, **changes):
     table = fake_table(None)
     networks = [
         {
@@ -296,7 +296,7 @@ def write_result(folder, label, seed, inherited, **changes):
             "bin": i // 20,
             "macs": int(table.macs_n[i]),
             "non_identity_layers": int(table.num_layers_n[i]),
-            "alone": table.accuracies_n3[i].tolist(),
+            "alone": table.accuracies_n3[i, :num_alone].tolist(),
             "inherited": float(inherited[i]),
         }
         for i, name in enumerate(NAMES)
@@ -334,6 +334,12 @@ def test_the_report_tells_a_recipe_that_ranks_from_one_that_does_not(tmp_path):
     assert len(content["trainings"]) == 6
     assert any(line.startswith("| bignas - non_identity_layers | 0.") for line in lines(content))
     json.dumps(content)
+
+
+def test_where_networks_are_trained_alone_once_nothing_is_told_of_how_that_repeats(tmp_path):
+    write_result(tmp_path, "spos", 0, fake_table(None).mean_accuracy_n, num_alone=1)
+    found = report(tmp_path, 20)["correlations"]
+    assert {*found} == {"macs", "non_identity_layers", "spos"}
 
 
 def test_trainings_of_two_protocols_are_not_compared(tmp_path):
