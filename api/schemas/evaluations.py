@@ -108,7 +108,10 @@ class Prediction(AnswerModel):
     provenance: Literal[Provenance.PREDICTED] = Provenance.PREDICTED
     measured: Literal[False] = Field(default=False, description="As `provenance` says.")
     by: str = Field(description="The proposer that predicted it.")
-    num_learned_from: int = Field(description="Networks that the search knew the accuracy of, and this not.")
+    num_learned_from: int = Field(
+        description="Trials of the search before this one's round. What was measured of the supernet before "
+        "the search, from which `model` learns too, is not counted."
+    )
 
 
 class Trial(Evaluation):

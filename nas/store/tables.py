@@ -591,7 +591,7 @@ class TrialRow(Base):
     """The 90 % interval's; null where too few networks were measured to say."""
     predicted_high: Mapped[float | None]
     predicted_from: Mapped[int | None]
-    """How many measured networks the prediction was learned from."""
+    """How many trials of the search came before it; what was known before the search is not counted."""
     created_at: Mapped[Moment]
 
     __table_args__ = (
