@@ -1,7 +1,7 @@
 """Which choices of a recipe go together, and why the others do not.
 
 Source of the verdicts: the papers of the methods where they speak of each other, else the algebra of the
-step. What no rule refuses composes.
+step. What these refuse has a reason of its own; methods that nobody has joined are `recipe_pairs`' affair.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nas.recipe_choices import (
     TeacherKind,
     WeightingKind,
 )
+from nas.recipe_pairs import check_pairs
 
 if TYPE_CHECKING:
     from nas.recipe import Recipe
@@ -46,7 +47,7 @@ class _Rule:
 
 
 def check_combination(recipe: Recipe) -> None:
-    """Raise InvalidFieldError, with the reason, for the first rule that the choices break."""
+    """Raise InvalidFieldError, with the reason, for the first rule or pair that the choices break."""
     for rule in _RULES:
         if rule.applies(recipe):
             value = _plain(getattr(recipe, rule.field))
@@ -56,6 +57,7 @@ def check_combination(recipe: Recipe) -> None:
                 value=value,
                 allowed=rule.allowed,
             )
+    check_pairs(recipe)
 
 
 def check_space(recipe: Recipe, space: SearchSpace) -> None:
