@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from bench.dataset import DataSet
+from bench.intervals import mean_interval
 from bench.sittings import OutOfTimeError, spent_s, train
 from nas.architecture import Architecture
 from nas.costs import costs
@@ -197,10 +197,3 @@ def _tell(out: Path) -> None:
             if split == "test":
                 print(f"| {inherited['macs'][number]:,} | {ours:.1f} % | {own:.1f} % | {own - ours:+.1f} |")
         print(f"{split}: alone less inherited {mean_interval(gaps)} points", flush=True)
-
-
-def mean_interval(values: Sequence[float]) -> str:
-    """The mean with its 95 % interval by Student's t."""
-    reach = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    mean = np.mean(values)
-    return f"{mean:+.2f} (95 % {mean - reach:+.2f} to {mean + reach:+.2f})"

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from bench.dataset import DataSet
+from bench.intervals import ratio_interval
 from nas.architecture import Architecture
 from nas.costs import costs
 from nas.recipe import Recipe
@@ -162,10 +162,10 @@ def _tell(seeds: Sequence[dict[str, list[dict[str, float]]]]) -> None:
         reached = [(a, e) for a, e in zip(arrivals, ends, strict=True) if a is not None]
         print(f"{name}: {len(reached)} of {len(arrivals)} seeds arrive", end="")
         if reached:
+            clock = ratio_interval([a.seconds / e.seconds for a, e in reached])
+            work = ratio_interval([a.gmacs / e.gmacs for a, e in reached])
             print(
-                f", in {interval([a.seconds / e.seconds for a, e in reached])} of the wall-clock and "
-                f"{interval([a.gmacs / e.gmacs for a, e in reached])} of the multiply-adds of the whole "
-                "bignas run",
+                f", in {clock} of the wall-clock and {work} of the multiply-adds of the whole bignas run",
                 end="",
             )
         print()
@@ -178,16 +178,6 @@ def arrival(points: Sequence[Point], goal: Point) -> Point | None:
         if short <= ALLOWED_POINTS:
             return point
     return None
-
-
-def interval(ratios: Sequence[float]) -> str:
-    """Geometric mean and, of two or more, its 95 % interval by Student's t; the pairs are by seed."""
-    logs = np.log(ratios)
-    if len(logs) < 2:
-        return f"{np.exp(logs.mean()):.2f}"
-    reach = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
-    low, high = np.exp(logs.mean() - reach), np.exp(logs.mean() + reach)
-    return f"{np.exp(logs.mean()):.2f} (95 % {low:.2f} to {high:.2f})"
 
 
 def _mean(values) -> str:

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.alone import mean_interval
 from bench.dataset import DataSet
+from bench.intervals import mean_interval
 from bench.recipe_changes import add_set_option, recipe_changes
 from bench.sittings import OutOfTimeError, is_over, train
 from nas.architecture import Architecture

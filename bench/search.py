@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
-from bench.search_predictor import measure_predictor
+from bench.intervals import mean_interval
+from bench.search_predictor import SIZES, measure_predictor
 from bench.search_tables import Table, cells, macro
 from nas.pareto import Direction, Objective, hypervolume
 from nas.search.loop import SearchLoop
@@ -61,21 +61,28 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench search")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--tables", nargs="+", choices=[*TABLES], default=[*TABLES])
-    parser.add_argument("--proposers", nargs="+", default=[ProposerName.MODEL, *_BASELINES])
+    parser.add_argument(
+        "--proposers", nargs="*", default=[ProposerName.MODEL, *_BASELINES], help="none: the predictor alone"
+    )
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--round-size", type=int, default=10)
     parser.add_argument("--budgets", nargs="+", type=int, help="in place of the standard ones")
-    parser.add_argument("--no-predictor", action="store_true", help="leave out random held-out networks")
+    parser.add_argument(
+        "--learned",
+        nargs="*",
+        type=int,
+        default=SIZES,
+        help="random networks for the predictor to learn from",
+    )
     asked = parser.parse_args(arguments)
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     for name in asked.tables:
         table = TABLES[name](asked.data)
         print(f"{name}: {len(table.networks)} networks, {len(table.front)} on the front", flush=True)
-        for budget in asked.budgets or BUDGETS[name]:
+        for budget in (asked.budgets or BUDGETS[name]) if asked.proposers else ():
             _compare(table, [ProposerName(p) for p in asked.proposers], budget, seeds, asked.round_size)
-        if not asked.no_predictor:
-            measure_predictor(table, BUDGETS[name][0], seeds)
+        measure_predictor(table, [n for n in asked.learned if n < len(table.networks)], seeds)
 
 
 def _compare(
@@ -102,10 +109,10 @@ def _tell_leads(found: dict[ProposerName, Scores]) -> None:
     for proposer, theirs in found.items():
         if proposer is not ProposerName.MODEL:
             leads = [
-                _interval(100 * (a - b))
+                mean_interval(100 * (a - b))
                 for a, b in ((ours.volumes, theirs.volumes), (ours.log_volumes, theirs.log_volumes))
             ]
-            print(f"    model less {proposer}: {leads[0]}; log cost {leads[1]}")
+            print(f"    model less {proposer}: {leads[0]} points; log cost {leads[1]}")
 
 
 def _tell_forecasts(forecasts: Sequence[SearchTrial[Measured]]) -> None:
@@ -179,10 +186,3 @@ def _log_cost(losses: np.ndarray) -> np.ndarray:
 
 def _percent(shares: np.ndarray) -> str:
     return f"{100 * shares.mean():.2f} % (worst {100 * shares.min():.2f} %)"
-
-
-def _interval(differences: np.ndarray) -> str:
-    """Mean and 95 % interval by Student's t."""
-    mean, num = differences.mean(), len(differences)
-    reach = float(student.ppf(0.975, num - 1)) * differences.std(ddof=1) / np.sqrt(num) if num > 1 else np.inf
-    return f"{mean:+.2f} points (95 % {mean - reach:+.2f} to {mean + reach:+.2f})"

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from bench import alone
-from bench.alone import chosen_networks, main, mean_interval
+from bench.alone import chosen_networks, main
+from bench.intervals import mean_interval, ratio_interval
 from nas.costs import costs
 from nas.recipes import RECIPES
 from nas.verification import alone_recipe
@@ -56,3 +58,9 @@ def test_parts_are_done_once_and_reported_together(tmp_path, monkeypatch, capsys
 
 def test_the_interval_is_students():
     assert mean_interval([1.0, 2.0, 3.0]) == "+2.00 (95 % -0.48 to +4.48)"
+    assert mean_interval([-1.5]) == "-1.50"
+
+
+def test_the_interval_of_a_ratio_is_that_of_its_logarithm():
+    assert ratio_interval(np.exp([1.0, 2.0, 3.0])) == "7.39 (95 % 0.62 to 88.60)"
+    assert ratio_interval([0.5]) == "0.50"

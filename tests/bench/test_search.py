@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench.search import main, regrets_at_quartiles, search_table, share_of_volume
+from bench.search_predictor import recall_of_the_best
 from bench.search_tables import Table, cells, macro
 from nas.costs import costs
 from nas.pareto import pareto_front
@@ -82,8 +83,36 @@ def test_the_model_finds_the_front_with_2_percent_measured_and_chance_does_not(r
 
 def test_the_command_compares_seed_by_seed(monkeypatch, capsys):
     monkeypatch.setattr("bench.search.TABLES", {"macro": lambda _: small_table()})
-    main(["--tables", "macro", "--seeds", "2", "--proposers", "model", "random", "--budgets", "20"])
+    main(
+        [
+            "--tables",
+            "macro",
+            "--seeds",
+            "2",
+            "--proposers",
+            "model",
+            "random",
+            "--budgets",
+            "20",
+            "--learned",
+            "50",
+            "200",
+        ]
+    )
     out = capsys.readouterr().out
     assert "20 measured, model:" in out
     assert "model less random:" in out
-    assert "tau within 10 bins of cost: predictor" in out
+    assert "learned from 50 random networks: 90 % intervals hold" in out
+    assert "predictor less " in out
+    # There are fewer.
+    assert "learned from 200" not in out
+
+
+def test_recall_is_the_part_of_the_truly_best_that_is_predicted_to_be_among_the_best():
+    accuracies = np.arange(200.0)
+    assert recall_of_the_best(accuracies, accuracies) == 1.0
+    assert recall_of_the_best(-accuracies, accuracies) == 0.0
+    swapped = accuracies.copy()
+    swapped[[198, 5]] = swapped[[5, 198]]
+    assert recall_of_the_best(swapped, accuracies) == 0.5
+    assert recall_of_the_best(accuracies[:30], accuracies[:30]) == 1.0
