@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import torch
 from sqlalchemy.orm import Session
@@ -13,12 +16,14 @@ from nas.architecture import Architecture
 from nas.errors import ArtifactError
 from nas.job import Job
 from nas.ports import StopCheck
+from nas.recipes import recipe_from_json
 from nas.scratch import ScratchFolder
-from nas.store import evaluations, subnets, supernets
+from nas.store import evaluations, subnets, supernets, verifications
 from nas.store.artifacts import Artifact, ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import add_event
 from nas.trial import Evaluation, Split
+from nas.verification import alone_recipe
 from supernet.data import DataSplits, ResizedSplits
 from supernet.evaluate import EVALUATION_BATCH_SIZE
 from supernet.export.bundle import BundleFile, write_bundle
@@ -29,7 +34,7 @@ from workers.context import JobContext
 from workers.datasets import DatasetReference, dataset_reference
 from workers.figures import PublishedFigures, count_differing
 from workers.service import Finish
-from workers.trained import TrainedSupernet, describe_supernet
+from workers.trained import TrainedSupernet, describe_supernet, with_own_weights
 from workers.weights import fetch_weights, load_weights
 
 _STEPS = ("load", "measure", "bundle", "publish")
@@ -102,6 +107,9 @@ class SpecialiseJob:
         with self._database.session() as session:
             subnet = subnets.get(session, subnet_id).row
             trained = describe_supernet(session, supernets.get(session, subnet.supernet_id).row)
+            if subnet.verification_id is not None and subnet.run_number is not None:
+                run = verifications.one_run(session, subnet.verification_id, subnet.run_number)
+                trained = with_own_weights(trained, run, subnet.architecture)
         data = dataset_reference(self._database, self._artifacts, self._home, trained.row.dataset_id)
         return _Subject(
             trained,
@@ -109,6 +117,7 @@ class SpecialiseJob:
             data,
             data.load(context.check),
             fetch_weights(self._artifacts, trained.weights_uri, trained.checkpoint),
+            subnet.own_training,
             context.check,
         )
 
@@ -134,8 +143,11 @@ class _Subject:
         origin: DatasetReference,
         splits: DataSplits,
         weights: bytes,
+        own_training: Mapping[str, Any] | None,
         stop_check: StopCheck,
     ) -> None:
+        """`own_training`: what gave the weights, unless they are the supernet's."""
+        self._own_training = own_training
         self._trained = trained
         self._origin = origin
         self._data = ResizedSplits(splits)
@@ -182,15 +194,32 @@ class _Subject:
             ),
             class_names=tuple(splits.class_names),
             supernet_id=row.id,
+            supernet_checkpoint=row.checkpoint or self._trained.checkpoint,
+            own_training=None if self._own_training is None else self._own_training["training"],
             data_fingerprint=splits.fingerprint,
             split_plan=splits.plan.to_json(),
             num_unreadable=self._origin.num_unreadable,
             stored_rule=self._origin.stored_rule,
-            recipe=row.recipe,
-            seeds={"training": row.seed, "splits": splits.plan.seed},
+            recipe=self._recipe,
+            seeds={"training": self._seed, "splits": splits.plan.seed},
             code_version=version("nas-service"),
-            resume_departures=tuple(row.resume_departures),
+            # Of a network's own training it is not kept whether it was stopped.
+            resume_departures=tuple(row.resume_departures) if self._own_training is None else None,
         )
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        """By which the weights were trained."""
+        told = self._own_training
+        if told is None:
+            return self._trained.row.recipe
+        recipe = alone_recipe(recipe_from_json(self._trained.row.recipe), told["learning_rate"])
+        return replace(recipe, epochs=told["epochs"]).to_json()
+
+    @property
+    def _seed(self) -> int:
+        """Of that training."""
+        return self._trained.row.seed if self._own_training is None else int(self._own_training["seed"])
 
     def record(self, session: Session, evaluation: Evaluation) -> int:
         """The evaluation's row, which says what the card says."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -14,6 +16,7 @@ from nas.store import datasets
 from nas.store.evaluation_columns import packed_code
 from nas.store.evaluations import EvaluationProtocol
 from nas.store.tables import SupernetRow
+from nas.store.verifications import RunWithEvaluations
 from nas.trial import Split
 from search_spaces import SPACES
 from workers.weights import SupernetDescription
@@ -58,6 +61,26 @@ class TrainedSupernet:
     def code(self, architecture: Architecture) -> bytes:
         """The network's codes, as its evaluation keeps them."""
         return packed_code(self.space, architecture)
+
+
+def with_own_weights(
+    trained: TrainedSupernet, found: RunWithEvaluations, network: Mapping[str, Any]
+) -> TrainedSupernet:
+    """The network alone, with the weights of the verification's training in place of the supernet's.
+
+    ConflictError where these are not kept.
+    """
+    if found.val is None or found.run.weights_uri is None:
+        raise ConflictError(
+            f"training {found.run.number} of verification {found.run.verification_id} has left no weights; "
+            "only those of the rate that was best on val are kept"
+        )
+    return replace(
+        trained,
+        checkpoint=found.val.checkpoint,
+        weights_uri=found.run.weights_uri,
+        description=replace(trained.description, network=dict(network)),
+    )
 
 
 def describe_supernet(session: Session, row: SupernetRow) -> TrainedSupernet:

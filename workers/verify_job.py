@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from workers.datasets import DatasetReference, dataset_reference
 from workers.own_trainings import OwnTrainings
 from workers.run_ledger import RunLedger
 from workers.service import Finish
-from workers.trained import TrainedSupernet, describe_supernet
+from workers.trained import TrainedSupernet, describe_supernet, with_own_weights
 from workers.tuning import Listener, tune_runs
 from workers.weights import fetch_weights, load_weights
 
@@ -181,14 +180,7 @@ class _Work:
                 self._measure_on_test(found, networks[found.run.network_number])
 
     def _measure_on_test(self, found: RunWithEvaluations, network: NetworkWithResults) -> None:
-        assert found.val is not None
-        assert found.run.weights_uri is not None
-        alone = replace(
-            self._trained,
-            checkpoint=found.val.checkpoint,
-            weights_uri=found.run.weights_uri,
-            description=replace(self._trained.description, network=network.network.architecture),
-        )
+        alone = with_own_weights(self._trained, found, network.network.architecture)
         weights = fetch_weights(
             self._artifacts, alone.weights_uri, alone.checkpoint, remedy="verify the network again"
         )

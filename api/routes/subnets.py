@@ -23,12 +23,14 @@ from api.strict import StrictRoute
 from api.trained import TrainedSupernet, trained_supernet
 from nas.architecture import Architecture
 from nas.costs import costs
-from nas.errors import NotFoundError
+from nas.errors import ConflictError, NotFoundError
 from nas.job import JobState
-from nas.store import evaluations, searches, subnets
+from nas.store import evaluations, searches, subnets, verifications
 from nas.store.deletion import SUBNET
 from nas.store.resources import WithJob, rename
+from nas.store.subnets import OwnWeights
 from nas.store.tables import SubnetRow
+from nas.verification import Training
 
 router = APIRouter(prefix="/subnets", tags=["subnets"], route_class=StrictRoute)
 
@@ -39,6 +41,8 @@ class _Choice:
 
     supernet: TrainedSupernet
     architecture: Architecture
+    own_weights: OwnWeights | None = None
+    """Those of a training of its own; None: what it inherits."""
 
 
 @router.post("", status_code=201, response_model=Subnet, operation_id="create_subnet")
@@ -61,6 +65,7 @@ def create_subnet(body: SubnetCreate, create: CreationDep, services: ServicesDep
                 in_channels=model.in_channels,
             ),
             spec=body.spec(),
+            own_weights=choice.own_weights,
         )
         return describe_subnet(found, {})
 
@@ -121,6 +126,10 @@ def download_subnet_artifact(
 def _choose(session: Session, known: KnownNetworks, body: SubnetCreate) -> _Choice:
     if body.search_id is not None and body.trial_number is not None:
         return _chosen_by_trial(session, body.search_id, body.trial_number)
+    if body.verification_id is not None:
+        assert body.network_number is not None and body.training is not None
+        training = Training(body.training)
+        return _chosen_by_training(session, body.verification_id, body.network_number, training)
     assert body.supernet_id is not None
     supernet = trained_supernet(session, body.supernet_id)
     if body.architecture is not None:
@@ -141,6 +150,35 @@ def _chosen_by_trial(session: Session, search_id: str, number: int) -> _Choice:
         )
     supernet = trained_supernet(session, search.supernet_id)
     return _Choice(supernet, supernet.parse_architecture(found[0].evaluation.architecture))
+
+
+def _chosen_by_training(
+    session: Session, verification_id: str, network_number: int, training: Training
+) -> _Choice:
+    found = verifications.get(session, verification_id)
+    network = verifications.one_network(session, verification_id, network_number)
+    run = next((each.run for each in network.chosen if each.run.training == training), None)
+    if run is None:
+        remedy = (
+            f"verify it with training '{training}'" if found.job.state.is_terminal else "wait for its end"
+        )
+        raise ConflictError(
+            f"verification {verification_id} is {found.job.state} and has no weights of network "
+            f"{network_number} trained '{training}'; {remedy}"
+        )
+    supernet = trained_supernet(session, found.row.supernet_id)
+    return _Choice(
+        supernet,
+        supernet.parse_architecture(network.network.architecture),
+        OwnWeights(
+            verification_id=verification_id,
+            run_number=run.number,
+            training=training,
+            learning_rate=run.learning_rate,
+            epochs=run.epochs,
+            seed=found.row.seed,
+        ),
+    )
 
 
 def _described(session: Session, found: Sequence[WithJob[SubnetRow]]) -> list[Subnet]:

@@ -25,6 +25,7 @@ from nas.commands.resources import (
 )
 from nas.commands.session import Session, with_session
 from nas.commands.text import count
+from nas.verification import Training
 
 SUBNET = Noun(
     name="subnet",
@@ -51,6 +52,13 @@ def subnet() -> None:
 @click.option("--architecture", help="As answers show it (JSON), or in the space's native notation.")
 @click.option("--search", type=ID, help="Take out a network of this search, by --trial.")
 @click.option("--trial", type=int, help="The trial's number.")
+@click.option("--verification", type=ID, help="Take a network with what it was trained to, by --training.")
+@click.option("--network", type=int, help="The network's number in the verification.")
+@click.option(
+    "--training",
+    type=click.Choice([t.value for t in Training]),
+    help="Whose weights: the best rate's on val.",
+)
 @with_device
 @with_bounds
 @with_body
@@ -64,13 +72,25 @@ def create_subnet(
     architecture: str | None,
     search: str | None,
     trial: int | None,
+    verification: str | None,
+    network: int | None,
+    training: str | None,
     device: str | None,
     wait: bool,
     timeout: float | None,
     **bounds: Any,
 ) -> None:
     """Take a network out: recalibrated, exported and checked, with no retraining."""
-    put_given(body, {"supernet_id": supernet, "search_id": search, "trial_number": trial, "device": device})
+    given = {
+        "supernet_id": supernet,
+        "search_id": search,
+        "trial_number": trial,
+        "verification_id": verification,
+        "network_number": network,
+        "training": training,
+        "device": device,
+    }
+    put_given(body, given)
     if architecture is not None:
         is_json = architecture.lstrip().startswith("{")
         put(body, "architecture", parse_value(architecture) if is_json else architecture)

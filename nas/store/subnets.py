@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -16,7 +16,29 @@ from nas.job import JobKind
 from nas.store.artifacts import Artifact
 from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, hold, list_resources
-from nas.store.tables import ArtifactRow, SubnetRow, SupernetRow
+from nas.store.tables import ArtifactRow, SubnetRow, SupernetRow, VerificationRow
+from nas.verification import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnWeights:
+    """The training of a verification that gave a network weights of its own."""
+
+    verification_id: str
+    run_number: int
+    training: Training
+    learning_rate: float
+    epochs: int
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What stays known of it when the verification is deleted."""
+        return {
+            "training": self.training.value,
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "seed": self.seed,
+        }
 
 
 def create(
@@ -28,8 +50,12 @@ def create(
     architecture: Architecture,
     costs: Mapping[str, int],
     spec: dict[str, Any],
+    own_weights: OwnWeights | None = None,
 ) -> WithJob[SubnetRow]:
-    """A subnet to be specialised; its job waits for the supernet's training."""
+    """A subnet to be specialised; its job waits for the supernet's training.
+
+    Its weights are those that it inherits, unless a verification's training gives it its own.
+    """
     training = hold(session, SupernetRow, supernet_id, noun="supernet").job
     row = SubnetRow(
         id=new_id(Prefix.SUBNET),
@@ -43,6 +69,11 @@ def create(
         size_bytes=int(costs["size_bytes"]),
         peak_activation_bytes=int(costs["peak_activation_bytes"]),
     )
+    if own_weights is not None:
+        hold(session, VerificationRow, own_weights.verification_id, noun="verification")
+        row.verification_id = own_weights.verification_id
+        row.run_number = own_weights.run_number
+        row.own_training = own_weights.to_json()
     return create_resource(session, row, kind=JobKind.SPECIALISE, spec=spec, depends_on=training.id)
 
 

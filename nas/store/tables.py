@@ -742,8 +742,19 @@ class SubnetRow(ResourceRow):
         ForeignKey("evaluations.id"), type_=BigInteger, index=True
     )
     published_at: Mapped[datetime | None]
+    verification_id: Mapped[str | None] = mapped_column(
+        ForeignKey("verifications.id", ondelete="SET NULL"), index=True
+    )
+    """Whose training gave the weights, until that is deleted; null where they are inherited."""
+    run_number: Mapped[int | None]
+    """The training's, in the verification."""
+    own_training: Mapped[dict[str, Any] | None]
+    """What that was, whether or not the verification is still there; null where weights are inherited."""
 
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        CheckConstraint("(run_number IS NULL) = (own_training IS NULL)", name="own_training"),
+    )
 
 
 class ArtifactRow(Base):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from nas.architecture import Architecture
 from nas.costs import COST_NAMES
+from nas.errors import NotFoundError
 from nas.job import JobKind
 from nas.store.evaluations import get_many
 from nas.store.ids import Prefix, new_id
@@ -194,6 +195,25 @@ def runs(
     rows = session.scalars(query).all()
     known = _evaluations_of(session, rows)
     return [_with_evaluations(row, known) for row in rows]
+
+
+def one_run(session: Session, verification_id: str, number: int) -> RunWithEvaluations:
+    """One training; NotFoundError where there is none of that number."""
+    row = session.get(VerificationRunRow, (verification_id, number))
+    if row is None:
+        raise NotFoundError(f"verification {verification_id!r} has no training {number}")
+    return _with_evaluations(row, _evaluations_of(session, [row]))
+
+
+def one_network(session: Session, verification_id: str, number: int) -> NetworkWithResults:
+    """One network; NotFoundError where there is none of that number."""
+    found = networks(session, verification_id, page_size=1, after_number=number - 1)
+    if not found or found[0].network.number != number:
+        raise NotFoundError(
+            f"verification {verification_id!r} has no network {number}; see "
+            f"/v1/verifications/{verification_id}/networks"
+        )
+    return found[0]
 
 
 def record_inherited(

@@ -103,6 +103,8 @@ class Card:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     supernet_id: str
+    supernet_checkpoint: str
+    """SHA-256 of the supernet's weights."""
     data_fingerprint: str
     """SHA-256 of the data set's content, before splitting."""
     split_plan: Mapping[str, Any]
@@ -115,8 +117,11 @@ class Card:
     """The training recipe, defaults filled in."""
     seeds: Mapping[str, int]
     code_version: str
-    resume_departures: tuple[str, ...] = ()
-    """What differed where the training went on after a stop; empty: bit for bit an undisturbed one."""
+    own_training: str | None = None
+    """What a training of the network's own began from; None: it has the weights that it inherits."""
+    resume_departures: tuple[str, ...] | None = ()
+    """What differed where the training went on after a stop; empty: bit for bit an undisturbed one; None:
+    nobody has kept it."""
     torch_version: str = str(torch.__version__)
 
     def __post_init__(self) -> None:
@@ -128,7 +133,7 @@ class Card:
 
     @property
     def checkpoint(self) -> str:
-        """SHA-256 of the supernet's weights."""
+        """SHA-256 of the weights that were measured: the supernet's, or the network's own."""
         return self.evaluations[0].checkpoint
 
     @property
@@ -175,7 +180,8 @@ class Card:
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "supernet": {"id": self.supernet_id, "checkpoint_sha256": self.checkpoint},
+            "supernet": {"id": self.supernet_id, "checkpoint_sha256": self.supernet_checkpoint},
+            "weights": self._weights(),
             "data": {
                 "fingerprint_sha256": self.data_fingerprint,
                 "splits": dict(self.split_plan),
@@ -184,12 +190,24 @@ class Card:
             },
             "batch_norm_statistics": {"origin": "recalibrated for this network", "on": self.calibration},
             "recipe": dict(self.recipe),
-            "training": {
-                "is_exact": not self.resume_departures,
-                "resume_departures": list(self.resume_departures),
-            },
+            "training": self._exactness(),
             "seeds": dict(self.seeds),
             "versions": {"nas": self.code_version, "torch": self.torch_version},
+        }
+
+    def _exactness(self) -> dict[str, Any]:
+        departures = self.resume_departures
+        if departures is None:
+            return {"is_exact": None, "resume_departures": None}
+        return {"is_exact": not departures, "resume_departures": list(departures)}
+
+    def _weights(self) -> dict[str, Any]:
+        if self.own_training is None:
+            return {"origin": "inherited from the supernet"}
+        return {
+            "origin": "trained on its own",
+            "began_from": self.own_training,
+            "checkpoint_sha256": self.checkpoint,
         }
 
     def _check_same_network(self, evaluation: Evaluation) -> None:

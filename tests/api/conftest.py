@@ -101,10 +101,12 @@ def batch(client, supernet, worker) -> EvaluationBatch:
 
 
 @pytest.fixture
-def verification(search, worker) -> Verification:
-    """One network measured on test."""
-    verification = search.finalise([0])
-    worker.verify()
+def verification(client, search, worker) -> Verification:
+    """One network measured on test, with what it inherits and fine-tuned."""
+    verification = client.verifications.create(
+        search_id=search.id, trial_numbers=[0], trainings=["fine_tuned"], learning_rates=[0.1], epochs=1
+    )
+    worker.verify({0: 160})
     return verification.refresh()
 
 

@@ -295,10 +295,11 @@ def test_an_unknown_architecture_is_told_in_the_space_s_words(client, supernet):
         {"supernet_id": "sn_x"},
         {"supernet_id": "sn_x", "architecture": {}, "constraints": {}},
         {"search_id": "se_x", "trial_number": 0, "supernet_id": "sn_x"},
+        {"verification_id": "vf_x", "network_number": 0},
     ],
 )
 def test_a_subnet_is_named_in_exactly_one_way(client, body):
-    with pytest.raises(RequestRefusedError, match="exactly one of these pairs"):
+    with pytest.raises(RequestRefusedError, match="exactly one of these sets"):
         client.subnets.create(**body)
 
 

@@ -108,6 +108,33 @@ def test_a_verification_tells_inherited_beside_trained_with_the_paired_differenc
     assert {point["checkpoint"] for point in supernet.evaluations()} == {CHECKPOINT}
 
 
+def test_a_network_is_taken_out_with_what_it_was_trained_to(client, search, worker, http):
+    asked = client.verifications.create(
+        search_id=search.id, trial_numbers=[4], trainings=["alone"], learning_rates=[0.05, 0.1], epochs=3
+    )
+    named = {"verification_id": asked.id, "network_number": 0, "training": "alone"}
+    with pytest.raises(StateConflictError, match=r"is queued and has no weights .*wait for its end"):
+        client.subnets.create(**named)
+    worker.verify({0: 160, 1: 170})
+    with pytest.raises(ResourceNotFoundError, match="no network 1"):
+        client.subnets.create(**{**named, "network_number": 1})
+    with pytest.raises(StateConflictError, match="verify it with training 'fine_tuned'"):
+        client.subnets.create(**{**named, "training": "fine_tuned"})
+    subnet = client.subnets.create(**named)
+    (network,) = asked.networks()
+    assert subnet["architecture_key"] == network["architecture_key"]
+    assert subnet["supernet_id"] == search["supernet_id"]
+    told = {"training": "alone", "learning_rate": 0.1, "epochs": 3, "seed": 0}
+    assert subnet["own_training"] == {"verification_id": asked.id, **told}
+    assert client.subnets.create(search_id=search.id, trial_number=4)["own_training"] is None
+
+    # The verification is needed until the bundle is there; what the weights are is known after it as well.
+    problem_of(http.delete(f"/v1/verifications/{asked.id}"), 409, "resource-in-use")
+    subnet.cancel()
+    assert http.delete(f"/v1/verifications/{asked.id}").status_code == 204
+    assert client.subnets.get(subnet.id)["own_training"] == {"verification_id": None, **told}
+
+
 def test_what_is_left_out_comes_from_the_supernets_recipe(client, supernet):
     asked = client.verifications.create(
         supernet_id=supernet.id,

@@ -137,7 +137,7 @@ def test_a_subnet_is_chosen_by_architecture_or_by_bounds(nas, search):
     assert by_bound.json()["costs"]["macs"] == bound
     both = nas("subnet", "create", "--supernet", supernet, "--search", search.id)
     assert both.status == 2
-    assert "exactly one of these pairs" in both.err
+    assert "exactly one of these sets" in both.err
 
 
 @pytest.mark.parametrize("output", ["table", "json", "id"])

@@ -57,7 +57,7 @@ from tests.ports import free_port
         (["search", "pareto", "se_none"], 1, "se_none"),
         (["best", "sn_none"], 1, "sn_none"),
         (["best"], 2, "SUPERNET"),
-        (["subnet", "create"], 2, "exactly one of these pairs"),
+        (["subnet", "create"], 2, "exactly one of these sets"),
         (["subnet", "create", "--supernet", "sn_none", "--architecture", "{"], 2, "line 1"),
         (["subnet", "download", "sub_none"], 2, "--dir"),
         (["space", "get", "macro"], 1, "micro_8"),

@@ -94,6 +94,7 @@ def digits_example():
         preprocessing=Preprocessing(resolution_px=8, mean=splits.mean, std=splits.std),
         class_names=splits.class_names,
         supernet_id="sn_1",
+        supernet_checkpoint="c" * 64,
         data_fingerprint=splits.fingerprint,
         split_plan=splits.plan.to_json(),
         num_unreadable=2,

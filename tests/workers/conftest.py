@@ -203,7 +203,7 @@ class Site:
                 spec={},
             )
 
-    def add_subnet(self, supernet_id: str, architecture):
+    def add_subnet(self, supernet_id: str, architecture, own_weights=None):
         with self.database.begin() as session:
             return subnets.create(
                 session,
@@ -214,6 +214,7 @@ class Site:
                 # Of a network for these classes and channels; the job counts again on its own.
                 costs={"macs": 1, "params": 1, "size_bytes": 1, "peak_activation_bytes": 1},
                 spec={},
+                own_weights=own_weights,
             )
 
     def add_verification(self, supernet_id: str, networks, runs=(), *, seed: int = 0):

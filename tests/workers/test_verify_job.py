@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -17,7 +18,8 @@ from nas.job import JobKind, JobState
 from nas.paired import paired_difference
 from nas.recipes import recipe_from_json
 from nas.single_network import SingleNetworkSpace
-from nas.store import subnets, supernets, verifications
+from nas.store import evaluations, subnets, supernets, verifications
+from nas.store.subnets import OwnWeights
 from nas.trial import Split
 from nas.verification import PlannedRun, RunState, Training, alone_recipe
 from nas.weights_file import WeightsDescription
@@ -31,6 +33,7 @@ from workers import chosen, verify_job
 from workers.datasets import dataset_reference
 from workers.observer import SilentObserver
 from workers.single_run import SingleRun, train_and_measure
+from workers.trained import describe_supernet
 from workers.training import TrainingPlan
 from workers.verify_job import verification_folder
 from workers.weights import SupernetDescription, publish_weights
@@ -259,6 +262,91 @@ def test_a_network_trained_alone_is_the_trainer_on_a_space_of_one(fresh, network
     assert all(torch.equal(kept[name], trained[name]) for name in trained)
     assert measured.evaluation.architecture == network
     assert measured.evaluation.num_images == len(splits.val)
+
+
+def test_weights_that_a_training_made_are_published_as_they_were_measured(fresh, network, tmp_path, touched):
+    site, rate = fresh.site, 0.1
+    made = site.add_verification(
+        fresh.supernet_id,
+        [network],
+        [PlannedRun(training=Training.ALONE, learning_rate=rate, epochs=1)],
+        seed=5,
+    )
+    measured = train_and_measure(
+        single_run(fresh, network, tmp_path, rate=rate), site.artifacts, SilentObserver()
+    )
+    with site.database.begin() as session:
+        trained = describe_supernet(session, supernets.get(session, fresh.supernet_id).row)
+        evaluation_id, _ = evaluations.record(
+            session, trained.row.id, measured.evaluation, trained.costs(network), code=trained.code(network)
+        )
+        verifications.record_run(
+            session, made.row.id, 0, evaluation_val_id=evaluation_id, weights_uri=measured.weights_uri
+        )
+    # What is left of the verification needs no Ray.
+    site.work([made.job.id])
+    (found,) = results(fresh, made.row.id)
+    (chosen_run,) = found.chosen
+    own = OwnWeights(
+        verification_id=made.row.id,
+        run_number=0,
+        training=Training.ALONE,
+        learning_rate=rate,
+        epochs=1,
+        seed=5,
+    )
+    subnet = site.add_subnet(fresh.supernet_id, network, own)
+    site.work([subnet.job.id])
+    job = site.queue.get(subnet.job.id)
+    assert (job.state, job.error) == (JobState.SUCCEEDED, None)
+    with site.database.session() as session:
+        published = subnets.get(session, subnet.row.id).row
+        files = {file.name: file for file in subnets.artifacts(session, subnet.row.id)}
+    # The figures are those of the verification, and test was touched once for each set of weights.
+    assert published.evaluation_val_id == chosen_run.val.id != found.val.id
+    assert published.evaluation_test_id == chosen_run.test.id != found.test.id
+    assert [split for _, split in touched].count(Split.TEST) == 2
+
+    card = json.loads(b"".join(site.artifacts.open(files["card.json"].uri)))
+    assert card["accuracy"]["test"]["num_correct"] == chosen_run.test.num_correct
+    # An epoch of digits teaches more than weights that nothing has trained.
+    assert chosen_run.test.num_correct > 2 * found.test.num_correct
+    provenance = card["provenance"]
+    assert provenance["weights"] == {
+        "origin": "trained on its own",
+        "began_from": "alone",
+        "checkpoint_sha256": chosen_run.val.checkpoint,
+    }
+    assert provenance["supernet"] == {
+        "id": fresh.supernet_id,
+        "checkpoint_sha256": trained.row.checkpoint,
+    }
+    assert (provenance["recipe"]["base_learning_rate"], provenance["recipe"]["epochs"]) == (rate, 1)
+    assert provenance["recipe"]["distillation"] == "none"
+    assert provenance["seeds"]["training"] == 5
+    assert provenance["training"] == {"is_exact": None, "resume_departures": None}
+    inherited = specialise(fresh, network)
+    assert inherited.evaluation_test_id == found.test.id
+
+
+def test_weights_of_a_rate_that_was_not_chosen_are_told_to_be_gone(fresh, network):
+    made = fresh.site.add_verification(
+        fresh.supernet_id, [network], [PlannedRun(training=Training.ALONE, learning_rate=0.1, epochs=1)]
+    )
+    fresh.site.queue.request_cancel(made.job.id)
+    own = OwnWeights(
+        verification_id=made.row.id,
+        run_number=0,
+        training=Training.ALONE,
+        learning_rate=0.1,
+        epochs=1,
+        seed=0,
+    )
+    subnet = fresh.site.add_subnet(fresh.supernet_id, network, own)
+    fresh.site.work([subnet.job.id])
+    job = fresh.site.queue.get(subnet.job.id)
+    assert job.state is JobState.FAILED
+    assert "has left no weights" in job.error
 
 
 GRID = [

@@ -309,10 +309,16 @@ class AsyncSubnets(AsyncProducts[AsyncSubnet]):
         device: str | None = None,
         search_id: str | None = None,
         trial_number: int | None = None,
+        verification_id: str | None = None,
+        network_number: int | None = None,
+        training: str | None = None,
         display_name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncSubnet:
-        """Take out a network: of a supernet by architecture or constraints, or a search's trial."""
+        """Take out a network: of a supernet by architecture or constraints, or a search's trial.
+
+        With the weights that it inherits; or a network of a verification with those that it was trained to.
+        """
         body = {
             "supernet_id": supernet_id,
             "architecture": architecture,
@@ -320,6 +326,9 @@ class AsyncSubnets(AsyncProducts[AsyncSubnet]):
             "device": device,
             "search_id": search_id,
             "trial_number": trial_number,
+            "verification_id": verification_id,
+            "network_number": network_number,
+            "training": training,
             "display_name": display_name,
             "labels": labels,
         }
