@@ -70,7 +70,11 @@ class SearchCreate(CreateRequest):
     num_trials: int = Field(
         ge=1, le=1_000_000, description="Distinct networks to measure; known ones are not measured again."
     )
-    proposer: Literal["nsga2", "tpe", "gp", "model", "coarse_to_fine", "random"] = "nsga2"
+    proposer: Literal["model", "nsga2", "tpe", "gp", "coarse_to_fine", "random"] = Field(
+        default="model",
+        description="model: what a Gaussian process and boosted trees expect to gain most. nsga2, tpe, gp: "
+        "Optuna's. coarse_to_fine: BigNAS's. random: the baseline.",
+    )
     seed: Seed = 0
     flat_rounds: int | None = Field(
         default=None,

@@ -71,7 +71,7 @@ def with_question(command: Callable[..., int | None]) -> Callable[..., int | Non
     @click.option(
         "--proposer",
         metavar="NAME",
-        help="What proposes networks: nsga2, tpe, gp, model, coarse_to_fine or random.",
+        help="What proposes networks: model (the default), nsga2, tpe, gp, coarse_to_fine or random.",
     )
     @click.option("--prefilter", metavar="NAME", help="deepmad: seeds, and a cut where it proves its worth.")
     @click.option("--seed", type=int)

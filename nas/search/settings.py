@@ -60,7 +60,7 @@ class SearchSettings:
     """From 0 to 2^32 - 1."""
     round_size: int = 10
     """How many networks are measured at once before the proposer learns from them."""
-    proposer: ProposerName = ProposerName.NSGA2
+    proposer: ProposerName = ProposerName.MODEL
     flat_rounds: int | None = None
     """End when so many rounds together gained no 0.1 % of the hypervolume; None spends the budget."""
 

@@ -224,7 +224,7 @@ def test_a_search_keeps_its_constraints_as_asked_and_resolved(client, supernet):
     assert search["spec"]["constraints"] == {"max_macs": "50%"}
     assert search["constraints"] == {"max_macs": costs_of(SPACE.largest())["macs"] / 2}
     assert search["spec"]["objectives"] == ["accuracy", "macs"]
-    assert (search["spec"]["proposer"], search["spec"]["seed"]) == ("nsga2", 0)
+    assert (search["spec"]["proposer"], search["spec"]["seed"]) == ("model", 0)
 
 
 def test_a_search_takes_any_of_its_objectives(client, supernet):

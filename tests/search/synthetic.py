@@ -16,7 +16,7 @@ from nas.search.loop import SearchLoop
 from nas.search.proposers import make_proposer
 from nas.search.region import FeasibleRegion
 from nas.search.rounds import SearchOutcome
-from nas.search.settings import SearchSettings, parse_objectives
+from nas.search.settings import ProposerName, SearchSettings, parse_objectives
 from nas.space import SearchSpace
 from search_spaces import SPACES
 
@@ -38,7 +38,8 @@ def all_networks(space: SearchSpace) -> set[Architecture]:
 
 
 def settings_of(objectives: Sequence[str] = ("accuracy", "macs"), **fields: Any) -> SearchSettings:
-    return SearchSettings(objectives=parse_objectives(objectives), **{"num_trials": 45, "seed": 3, **fields})
+    given = {"num_trials": 45, "seed": 3, "proposer": ProposerName.NSGA2, **fields}
+    return SearchSettings(objectives=parse_objectives(objectives), **given)
 
 
 def synthetic_accuracy(architecture: Architecture) -> float:
