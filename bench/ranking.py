@@ -1,15 +1,17 @@
 """Does a supernet rank networks as training them alone does? The same budget for every recipe.
 
-A training of NAS-Bench-Macro by one recipe and one seed, then the accuracy on val of 200 networks with its
-weights, against the accuracy that the benchmark has of each trained alone. May take several sittings:
-the same command goes on where the last was killed or ran out of `--minutes`.
+A training of NAS-Bench-Macro, or of NAS-Bench-201 (`--protocol cells`), by one recipe and one seed, then the
+accuracy on val of 200 networks with its weights, against the accuracy that the benchmark has of each trained
+alone. May take several sittings: the same command goes on where the last was killed or ran out of
+`--minutes`.
 
     python -m bench ranking --data ../shared/data --recipe bignas --seed 0 --out FOLDER
     python -m bench ranking --report FOLDER
 
 The reduced protocol has 16 × 16 images and half the channels. The 200 networks, 20 in each of 10 bins of
-MACs, are in `ranking_networks.json`; they serve to judge, never to tune. To choose a recipe there is
-`--protocol choice`: Fashion-MNIST and 30 other networks, which `--alone 0 1` trains first.
+MACs, are in `ranking_networks.json` and `ranking_cell_networks.json`; they serve to judge, never to tune. To
+choose a recipe there is `--protocol choice`: Fashion-MNIST and 30 other networks, which `--alone 0 1` trains
+first.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from bench.ranking_alone import train_alone
 from bench.ranking_protocol import PROTOCOLS, Protocol
 from bench.ranking_report import lines, report
 from bench.ranking_run import Run
-from bench.ranking_truth import Table, check_baselines, choose_networks
+from bench.ranking_truth import BENCHMARKS
 from bench.recipe_changes import add_set_option, recipe_changes
 from bench.sittings import OutOfTimeError
 from nas.recipes import recipe_from_json
@@ -44,11 +46,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     if not options.data:
         parser.error("--data is needed, the folder of cifar10 and nas_bench_macro")
-    table = Table.read(options.data)
-    check_baselines(table.baselines())
     if options.choose:
-        print(json.dumps(choose_networks(table), indent=1))
+        for benchmark in BENCHMARKS.values():
+            print(json.dumps(benchmark.choose_networks(benchmark.read(options.data)), indent=1))
         return
+    benchmark = PROTOCOLS[options.protocol].benchmark
+    benchmark.check(benchmark.read(options.data).baselines())
     if not options.out:
         parser.error("--out is needed, a folder for the training and its result")
     torch.set_num_threads(options.threads)
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench ranking")
-    parser.add_argument("--data", type=Path, help="folder with cifar10/ and nas_bench_macro/")
+    parser.add_argument("--data", type=Path, help="folder with cifar10/ and the benchmark's table")
     parser.add_argument("--out", type=Path, help="folder of all trainings that are to be compared")
     parser.add_argument("--recipe", default="bignas")
     add_set_option(parser)

@@ -13,13 +13,21 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from bench.ranking_truth import CHOICE_NETWORKS_FILE, NETWORKS_FILE, networks_by_bin
+from bench.ranking_truth import (
+    BENCHMARKS,
+    CELL_NETWORKS_FILE,
+    CHOICE_NETWORKS_FILE,
+    NETWORKS_FILE,
+    Benchmark,
+    networks_by_bin,
+)
 from nas.architecture import Architecture
 from nas.costs import costs
-from nas.families.layer_choice import LayerChoiceSpace
 from nas.recipe import Recipe
 from nas.recipe_choices import DistillationKind, RandomPathKind, SamplerKind, TeacherKind
+from nas.space import SearchSpace
 from nas.subspace import SubSpace
+from search_spaces.nas_bench_201 import NAS_BENCH_201
 from search_spaces.nas_bench_macro import NAS_BENCH_MACRO
 from supernet.data import DataSource, DataSplits, TrainingBatches, load_source, make_splits, resize_uint8
 from supernet.data.augmentation import Augmentation
@@ -44,6 +52,11 @@ HALF_WIDTH = replace(
 HALF_WIDTH_GREY = replace(HALF_WIDTH, name="nas_bench_macro_half_grey", default_channels=1)
 """The same for images of one channel."""
 
+HALF_WIDTH_CELLS = replace(
+    NAS_BENCH_201, name="nas_bench_201_half", resolution=16, stage_widths=(8, 16, 32), cells_per_stage=3
+)
+"""NAS-Bench-201 with half the channels and three cells a stage, at 16 × 16: about a 25th of the MACs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -52,7 +65,9 @@ class Protocol:
     name: str
     dataset: str = "cifar10"
     """The folder of its images."""
-    space: LayerChoiceSpace
+    space: SearchSpace
+    networks_file: Path = NETWORKS_FILE
+    """Of the networks by which recipes are judged."""
     budget_macs: float
     """Multiply-adds of all forward passes of a training, those without gradient included."""
     num_per_bin: int
@@ -63,7 +78,21 @@ class Protocol:
 
     def to_json(self) -> dict[str, Any]:
         """What two results must share to be compared."""
-        return {**asdict(self), "space": self.space.name}
+        told = {**asdict(self), "space": self.space.name}
+        # Said by the space.
+        del told["networks_file"]
+        return told
+
+    @property
+    def resolution(self) -> int:
+        """Of the images, in pixels: the space has one."""
+        (resolution,) = self.space.resolutions_px()
+        return resolution
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """Whose networks they are."""
+        return next(b for b in BENCHMARKS.values() if self.networks_file in b.files)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -75,21 +104,37 @@ PROTOCOLS: dict[str, Protocol] = {
             name="choice",
             dataset="fashion_mnist",
             space=HALF_WIDTH_GREY,
+            networks_file=CHOICE_NETWORKS_FILE,
             budget_macs=2e12,
             num_per_bin=3,
             num_images=20_000,
             alone_epochs=8,
         ),
+        Protocol(
+            name="cells_reduced",
+            space=HALF_WIDTH_CELLS,
+            networks_file=CELL_NETWORKS_FILE,
+            budget_macs=3e12,
+            num_per_bin=20,
+        ),
+        Protocol(
+            name="cells",
+            space=NAS_BENCH_201,
+            networks_file=CELL_NETWORKS_FILE,
+            budget_macs=1e15,
+            num_per_bin=20,
+        ),
     )
 }
 """1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space. By `choice`, on other images and other
-networks, a recipe is chosen that the others then judge."""
+networks, a recipe is chosen that the others then judge. `cells` are NAS-Bench-201; 1e15 are about the 250
+epochs of single networks that PA&DA's supernet is trained for there."""
 
 
 class CountingSupernet(Supernet):
     """Counts the multiply-adds of its forward passes; the count is kept with the weights."""
 
-    def __init__(self, space: LayerChoiceSpace, *, kernel_transform: bool, seed: int) -> None:
+    def __init__(self, space: SearchSpace, *, kernel_transform: bool, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         super().__init__(
             space, num_classes=NUM_CLASSES, kernel_transform=kernel_transform, generator=generator
@@ -116,13 +161,13 @@ class CountingSupernet(Supernet):
 
 def judged_networks(protocol: Protocol) -> tuple[str, ...]:
     """The names of the networks by which recipes are judged, bin by bin."""
-    file = NETWORKS_FILE if protocol.alone_epochs is None else CHOICE_NETWORKS_FILE
-    return tuple(name for names in networks_by_bin(protocol.num_per_bin, file) for name in names)
+    by_bin = networks_by_bin(protocol.num_per_bin, protocol.networks_file)
+    return tuple(name for names in by_bin for name in names)
 
 
 def batches_for(protocol: Protocol, splits: DataSplits, recipe: Recipe, seed: int) -> TrainingBatches:
     """The training images, cropped and mirrored."""
-    padding = int(recipe.crop_fraction * protocol.space.resolution)
+    padding = int(recipe.crop_fraction * protocol.resolution)
     return TrainingBatches(
         splits,
         recipe.batch_size,
@@ -134,7 +179,7 @@ def batches_for(protocol: Protocol, splits: DataSplits, recipe: Recipe, seed: in
 
 def splits_for(protocol: Protocol, data: Path, scratch: Path) -> DataSplits:
     """The images at the space's size; their order and splits are those of the original size."""
-    side = protocol.space.resolution
+    side = protocol.resolution
     files = {split: data / protocol.dataset / f"{split}.parquet" for split in ("train", "test")}
     if protocol.num_images is not None:
         files = {split: _beginning(path, protocol.num_images, scratch) for split, path in files.items()}

@@ -87,8 +87,12 @@ def _baselines(networks: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
         name: [(np.array([network[name] for network in networks], dtype=float), truth)]
         for name in ("macs", "non_identity_layers")
     }
+    if "trained_briefly" in networks[0]:
+        trivial["trained_briefly"] = [
+            (np.array([network["trained_briefly"] for network in networks], dtype=float), truth)
+        ]
     if alone.shape[1] == 1:
-        # Trained once: nothing says how well such a training repeats.
+        # One figure each: nothing says how well such a training repeats.
         return trivial
     thirds = [(np.delete(alone, third, axis=1).mean(axis=1), alone[:, third]) for third in range(3)]
     return {**trivial, "two_seeds_against_third": thirds}

@@ -123,7 +123,7 @@ class Run:
     def _result(self, trainer: Trainer, accuracies: Mapping[str, float]) -> dict[str, Any]:
         supernet, state = trainer.supernet, trainer.state()
         assert isinstance(supernet, CountingSupernet)
-        table = Table.read(self.data)
+        table = self._table
         rows = table.rows(tuple(accuracies))
         alone = self._alone(tuple(accuracies))
         return {
@@ -146,6 +146,7 @@ class Run:
                     "non_identity_layers": int(table.num_layers_n[row]),
                     "alone": alone[name],
                     "inherited": 100 * accuracies[name],
+                    **({} if table.early_n is None else {"trained_briefly": float(table.early_n[row])}),
                 }
                 for name, row in zip(accuracies, rows.tolist(), strict=True)
             ],
@@ -155,5 +156,9 @@ class Run:
         """In percent, of each network: one accuracy for each training alone."""
         if self.protocol.alone_epochs is not None:
             return {name: [100 * accuracy_alone(self.out, name)] for name in names}
-        table = Table.read(self.data)
-        return dict(zip(names, table.accuracies_n3[table.rows(names)].tolist(), strict=True))
+        rows = self._table.rows(names)
+        return dict(zip(names, self._table.accuracies_nk[rows].tolist(), strict=True))
+
+    @cached_property
+    def _table(self) -> Table:
+        return self.protocol.benchmark.read(self.data)
