@@ -169,6 +169,19 @@ def _tell(seeds: Sequence[dict[str, list[dict[str, float]]]]) -> None:
                 end="",
             )
         print()
+    for name in curves[0]:
+        if name != "bignas":
+            clock, work = zip(*(epoch_ratio(seed[name]) for seed in curves), strict=True)
+            print(
+                f"{name}: its last epoch takes {ratio_interval(clock)} times as long as its first, and "
+                f"{ratio_interval(work)} times the multiply-adds (DεpS's law (f): about 3)"
+            )
+
+
+def epoch_ratio(points: Sequence[Point]) -> tuple[float, float]:
+    """What the last epoch took, of what the first did: in seconds, and in multiply-adds of forward passes."""
+    first, before, last = points[0], points[-2], points[-1]
+    return (last.seconds - before.seconds) / first.seconds, (last.gmacs - before.gmacs) / first.gmacs
 
 
 def arrival(points: Sequence[Point], goal: Point) -> Point | None:
