@@ -24,6 +24,8 @@ class RecipeName(StrEnum):
     """The best of a few candidates in the place of a random network (AttentiveNAS, Wang et al. 2021)."""
     ALPHANET = "alphanet"
     """In-place distillation by the alpha-divergence (AlphaNet, Wang et al. 2021)."""
+    HOUSE = "house"
+    """The one that ranked networks best where recipes were compared: BigNAS with four random networks."""
 
 
 class OptimizerKind(StrEnum):

@@ -123,8 +123,9 @@ class Trial(Evaluation):
     is_reused: bool = Field(description="Measured before; the measurement was taken over.")
     origin: Origin | None = Field(
         description="Why it was tried: taken over from the search that this one extends, one of the first, "
-        "spread over the range of costs, proposed by the proposer, a neighbour of the frontier where that "
-        "repeated itself, or drawn at random. Null in searches of releases that did not keep it."
+        "spread over the range of the first cost sought, proposed by the proposer for its merits or explored "
+        "by it at random, a neighbour of the frontier where it repeated itself, or drawn at random. Null in "
+        "searches of releases that did not keep it."
     )
     predicted_accuracy_val: Prediction | None = Field(
         description="What the search expected before it knew `accuracy_val`; null where it expected nothing."

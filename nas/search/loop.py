@@ -67,6 +67,14 @@ class Forecaster(Protocol):
         """One for each network, by all that was told so far; None where nothing can be said."""
 
 
+@runtime_checkable
+class Explorer(Protocol):
+    """A proposer some of whose networks are drawn at random."""
+
+    def explores(self, network: Architecture) -> bool:
+        """Whether it last asked for the network to learn from it, and not for its merits."""
+
+
 class Prefilter(Protocol):
     """Judges networks without measuring them, and is judged by the first round."""
 
@@ -173,13 +181,19 @@ class SearchLoop(Generic[MeasurementT]):
     def _seeds(self, rng: np.random.Generator) -> dict[Architecture, Origin]:
         chosen = self._prefilter.seeds() if self._prefilter else ()
         seeds = dict.fromkeys(chosen[: self._settings.num_seeds], Origin.PREFILTER)
-        spread = stratified_seeds(self._region, self._settings.num_seeds - len(seeds), rng)
+        num_spread = self._settings.num_seeds - len(seeds)
+        spread = stratified_seeds(self._region, num_spread, rng, cost=self._spread_cost)
         # In the order of those spread, which start from the cheapest; one of both is the pre-filter's.
         both = {**dict.fromkeys(spread, Origin.SEED), **seeds}
         if seeds:
             others = sample_feasible(self._region, self._settings.num_seeds - len(both), rng, exclude=both)
             both.update(dict.fromkeys(others, Origin.SEED))
         return both
+
+    @property
+    def _spread_cost(self) -> str:
+        """Over whose range seeds are spread: the first that is searched for."""
+        return next(iter(self._settings.cost_objectives), _ALWAYS_COUNTED)
 
     def _measure(
         self, index: int, chosen: dict[Architecture, Origin], evaluate: Evaluate[MeasurementT]
@@ -281,7 +295,9 @@ class _Choice:
                 return
             num_asks -= len(proposals)
             for architecture in proposals:
-                self._take(self._region.space.canonical(architecture), Origin.PROPOSED)
+                is_explored = isinstance(proposer, Explorer) and proposer.explores(architecture)
+                origin = Origin.EXPLORED if is_explored else Origin.PROPOSED
+                self._take(self._region.space.canonical(architecture), origin)
 
     def take_mutants(self, parents: Sequence[Architecture], rng: np.random.Generator) -> None:
         """Neighbours of the best so far."""

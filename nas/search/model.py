@@ -38,8 +38,9 @@ _PREDICTIONS_PER_TRIAL = 50
 _MOST_KNOWN = 300
 """Of the networks measured before the search, spread evenly over the order in which they were: what a process
 learns grows with the cube of their number."""
-_ENOUGH_AHEAD = 19
-"""From so many predictions made ahead on, they alone calibrate: they were selected as the next ones are."""
+_ENOUGH_AHEAD = 9
+"""From so many predictions made ahead on, they alone calibrate: they were selected as the next ones are. Of
+nine the largest error is the bound of nine in ten."""
 _BEYOND_WORST = 1e-4
 """The reference point lies so far beyond the worst measured, relative to it."""
 
@@ -58,6 +59,8 @@ class ModelProposer:
         """Accuracies measured before the search."""
         self._told: dict[Architecture, tuple[float, ...]] = {}
         self._asked: set[Architecture] = set()
+        self._drawn: set[Architecture] = set()
+        """Of those asked for, the ones drawn at random."""
         self._num_tells = 0
         self._predictor: Predictor | None = None
         self._scores_ahead: list[float] = []
@@ -73,12 +76,24 @@ class ModelProposer:
     def ask(self, count: int) -> Sequence[Architecture]:
         """Distinct feasible networks, neither told nor asked for since the last tell."""
         rng = np.random.default_rng((self._settings.seed, self._num_tells, len(self._asked)))
-        num_promising = count - round(_EXPLORED_SHARE * count)
-        proposals = self._promising(num_promising, rng) if self._learned() else []
-        known = self._told.keys() | self._asked | {*proposals}
-        proposals += sample_feasible(self._region, count - len(proposals), rng, exclude=known)
+        num_promising = count - self._num_explored(count)
+        promising = self._promising(num_promising, rng) if self._learned() else []
+        known = self._told.keys() | self._asked | {*promising}
+        drawn = sample_feasible(self._region, count - len(promising), rng, exclude=known)
+        self._drawn.update(drawn)
+        proposals = [*promising, *drawn]
         self._asked.update(proposals)
         return proposals
+
+    def explores(self, network: Architecture) -> bool:
+        """Whether it was drawn at random since the last tell."""
+        return network in self._drawn
+
+    def _num_explored(self, count: int) -> int:
+        """A tenth of what is asked for; what is left of that is one network more, as likely as it is much."""
+        # A generator of its own: how the rest is chosen does not depend on it.
+        chance = np.random.default_rng((self._settings.seed, self._num_tells, len(self._asked), 1)).random()
+        return int(_EXPLORED_SHARE * count + chance)
 
     def tell(self, results: Sequence[Scored]) -> None:
         """Remember, and note how well it was predicted."""
@@ -91,6 +106,7 @@ class ModelProposer:
             self._scores_ahead += scores(measured, means, spreads).tolist()
         self._told.update((result.architecture, result.losses) for result in results)
         self._asked.clear()
+        self._drawn.clear()
         self._num_tells += 1
         # Fitted anew when next needed: after the last round it is not.
         self._predictor = None

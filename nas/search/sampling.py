@@ -24,6 +24,9 @@ _MAX_TILT = 8.0
 """At this tilt an option is e^8 times as likely at one end of its list as at the other."""
 _MUTATION_PROBABILITY = 0.1
 
+_LEAST_COST = 1e-9
+"""In any unit, milliseconds among them: a network that costs nothing has a logarithm too."""
+
 Score = Callable[[Codes], NDArray[np.float64]]
 
 
@@ -55,63 +58,67 @@ def is_enumerable(space: SearchSpace) -> bool:
     return prod(len(d.options) for d in space.decisions) <= _MAX_ENUMERATED
 
 
-def stratified_seeds(region: FeasibleRegion, count: int, rng: np.random.Generator) -> list[Architecture]:
-    """Up to `count` networks spread evenly over the feasible range of log MACs, ascending.
+def stratified_seeds(
+    region: FeasibleRegion, count: int, rng: np.random.Generator, *, cost: str = "macs"
+) -> list[Architecture]:
+    """Up to `count` networks spread evenly over the feasible range of the logarithm of a cost, ascending.
 
     The dearest feasible one found is always among them, and from two on the cheapest. Uniform draws
     would crowd around the middle of the range.
     """
-    pool = _spread_pool(region, count, rng)
+    log_cost = partial(_log_cost, region, cost)
+    pool = _spread_pool(region, count, rng, log_cost)
     if count < 1 or not pool:
         return []
-    log_macs = _log_macs(region, region.space.encode(pool))
-    targets = np.linspace(log_macs.min(), log_macs.max(), count) if count > 1 else [log_macs.max()]
+    costs = log_cost(region.space.encode(pool))
+    targets = np.linspace(costs.min(), costs.max(), count) if count > 1 else [costs.max()]
     chosen: dict[int, None] = {}
     # The ends first: in a small pool the targets between must not use them up.
     for target in sorted(targets, key=lambda t: -abs(t - np.mean(targets))):
-        nearest = np.abs(log_macs - target)
+        nearest = np.abs(costs - target)
         nearest[[*chosen]] = np.inf
         if np.isfinite(nearest).any():
             chosen[int(nearest.argmin())] = None
-    return [pool[i] for i in sorted(chosen, key=lambda i: log_macs[i])]
+    return [pool[i] for i in sorted(chosen, key=lambda i: costs[i])]
 
 
-def _spread_pool(region: FeasibleRegion, count: int, rng: np.random.Generator) -> list[Architecture]:
+def _spread_pool(
+    region: FeasibleRegion, count: int, rng: np.random.Generator, log_cost: Score
+) -> list[Architecture]:
     """Distinct feasible networks from one end of the range to the other."""
     tilts = rng.uniform(-_MAX_TILT, _MAX_TILT, (_POOL_ROWS, 1))
     codes = _draw(region.space, rng, tilts)
     codes = codes[region.holds(codes)]
     if len(codes) > 8 * count:
         # Enough to choose from around every target, few enough to spell one by one.
-        by_macs = codes[np.argsort(_log_macs(region, codes), kind="stable")]
-        codes = by_macs[np.linspace(0, len(codes) - 1, 8 * count).astype(int)]
+        by_cost = codes[np.argsort(log_cost(codes), kind="stable")]
+        codes = by_cost[np.linspace(0, len(codes) - 1, 8 * count).astype(int)]
     pool = dict.fromkeys(region.members(codes))
     if len(pool) < 2 * count:
         pool.update(dict.fromkeys(sample_feasible(region, 2 * count, rng, exclude=pool)))
-    pool.update(dict.fromkeys(_ends(region, [*pool])))
+    pool.update(dict.fromkeys(_ends(region, [*pool], log_cost)))
     return [*pool]
 
 
-def _ends(region: FeasibleRegion, pool: list[Architecture]) -> Iterator[Architecture]:
+def _ends(region: FeasibleRegion, pool: list[Architecture], log_cost: Score) -> Iterator[Architecture]:
     """The cheapest and the dearest feasible networks within reach of the pool, one decision at a time."""
     space = region.space
     known = [*pool, *region.members(space.encode([space.smallest(), space.largest()]))]
     if not known:
         return
     codes = space.encode(known)
-    log_macs = _log_macs(region, codes)
+    costs = log_cost(codes)
     for sign in (1.0, -1.0):
-        score = partial(_log_macs_inside, region, sign)
-        end = descend(space, codes[(sign * log_macs).argmin()], score)
+        end = descend(space, codes[(sign * costs).argmin()], partial(_inside, region, sign, log_cost))
         yield from region.members(end[None, :])
 
 
-def _log_macs_inside(region: FeasibleRegion, sign: float, codes: Codes) -> NDArray[np.float64]:
-    return np.where(region.holds(codes), sign * _log_macs(region, codes), np.inf)
+def _inside(region: FeasibleRegion, sign: float, log_cost: Score, codes: Codes) -> NDArray[np.float64]:
+    return np.where(region.holds(codes), sign * log_cost(codes), np.inf)
 
 
-def _log_macs(region: FeasibleRegion, codes: Codes) -> NDArray[np.float64]:
-    return np.asarray(np.log(np.maximum(region.costs.batch(codes, ["macs"])["macs"], 1)))
+def _log_cost(region: FeasibleRegion, cost: str, codes: Codes) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.maximum(region.costs.batch(codes, [cost])[cost], _LEAST_COST)))
 
 
 # Sources of feasible networks

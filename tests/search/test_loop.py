@@ -13,9 +13,12 @@ from nas.costs import costs
 from nas.errors import InvalidRequestError
 from nas.pareto import hypervolume, normalise
 from nas.search.loop import SearchLoop
+from nas.search.model import ModelProposer
 from nas.search.proposers import make_proposer
 from nas.search.rounds import Origin, Scored, StopReason
+from nas.search.sampling import stratified_seeds
 from nas.search.settings import ProposerName, SearchSettings, parse_objectives
+from nas.search.trees import fit_trees
 from nas.space import SearchSpace
 from tests.search.synthetic import Evaluator, Measured, all_networks, region_of, search, settings_of
 from tests.shared_data import shared_data
@@ -246,6 +249,36 @@ def test_nsga2_is_no_worse_than_random_on_the_macro_benchmark():
         return float(np.mean(volumes))
 
     assert mean_volume(ProposerName.NSGA2) > 0.98 * mean_volume(ProposerName.RANDOM)
+
+
+def test_what_the_model_draws_at_random_is_told_apart_from_what_it_chose():
+    settings = settings_of(proposer=ProposerName.MODEL, num_trials=54)
+    trials = search(region_of("micro_8"), settings).trials
+    rounds = [[t.origin for t in trials if t.round == index] for index in range(1, trials[-1].round + 1)]
+    assert [len(origins) for origins in rounds] == [10, 10, 10, 10, 4]
+    # A tenth of each full round, and at most one of four.
+    assert [origins.count(Origin.EXPLORED) for origins in rounds[:-1]] == [1, 1, 1, 1]
+    assert rounds[-1].count(Origin.EXPLORED) <= 1
+    others = {origin for origins in rounds for origin in origins} - {Origin.EXPLORED}
+    assert others == {Origin.PROPOSED}
+
+
+def test_seeds_are_spread_over_the_first_cost_that_is_sought():
+    settings = settings_of(("accuracy", "params"), proposer=ProposerName.RANDOM, num_trials=36)
+    region = region_of("micro_8")
+    seeds = [t.architecture for t in search(region, settings).trials if t.origin is Origin.SEED]
+    rng = np.random.default_rng((settings.seed, 0))
+    assert seeds == stratified_seeds(region, settings.num_seeds, rng, cost="params")
+
+
+def test_exploration_is_a_tenth_of_rounds_of_any_size():
+    """Of a round of four it would be none if it were rounded."""
+    region = region_of("micro_8")
+    num_drawn = 0
+    for seed in range(300):
+        model = ModelProposer(region, settings_of(seed=seed), fit_trees)
+        num_drawn += model._num_explored(4)
+    assert pytest.approx(num_drawn, abs=3 * np.sqrt(300 * 0.4 * 0.6)) == 300 * 0.4
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)

@@ -64,6 +64,21 @@ def test_seeds_cover_the_range_of_log_macs_evenly(space, share):
     assert np.abs(log_macs - targets).max() < 0.3 * (targets[1] - targets[0])
 
 
+@pytest.mark.parametrize("cost", ["params", "peak_activation_bytes"])
+def test_seeds_cover_the_range_of_the_cost_that_is_sought(cost):
+    region = region_of("micro")
+    seeds = stratified_seeds(region, 12, np.random.default_rng(1), cost=cost)
+    log_cost = np.log([costs(region.space, a)[cost] for a in seeds])
+    assert [*log_cost] == sorted(log_cost)
+    targets = np.linspace(log_cost[0], log_cost[-1], 12)
+    assert log_cost[0] == np.log(minimum("micro", cost))
+    # Peaks take few values, so that the next one may be most of a step away.
+    assert np.abs(log_cost - targets).max() < 0.8 * (targets[1] - targets[0])
+    # Spread over MACs they would be elsewhere.
+    by_macs = stratified_seeds(region, 12, np.random.default_rng(1))
+    assert set(by_macs) != set(seeds)
+
+
 @pytest.mark.parametrize("share", ["100%", "50%", "25%"])
 def test_seeds_cover_a_range_with_gaps_as_well_as_its_networks_allow(share):
     region = region_of("nas_bench_macro", max_macs=share)
