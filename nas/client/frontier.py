@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any, TypeVar
 
 from nas.client.errors import ClientError
@@ -18,6 +19,10 @@ class Frontier(list[PointT]):
 
         `accuracy_val` lies between 0 and 1, with its 95 % interval in `accuracy_val_low` and `_high`;
         `frontier_probability` is how surely the network is on the frontier.
+
+        Where a device was named, `latency_ms_predicted` is what its model says of every network, and
+        `latency_ms_measured` what a probe measured of those that it ran, with the device at
+        `device_speed_when_measured` times the speed that predictions are of; NaN where that is not known.
         """
         try:
             import pandas  # only here: the client does without it otherwise
@@ -39,10 +44,23 @@ def _row(point: Mapping[str, Any]) -> dict[str, Any]:
         "num_images_val": point["accuracy_val"]["num_images"],
         "frontier_probability": point["frontier_probability"],
     }
-    latency = point.get("latency_ms")
-    if latency is not None:
-        figures["latency_ms_predicted"] = latency["value"]
+    if point.get("latency_ms") is not None:
+        figures |= _latency(point["latency_ms"])
     return {**found, **figures, **point["costs"], "architecture": point["architecture"]}
+
+
+def _latency(figure: Mapping[str, Any]) -> dict[str, float]:
+    """The predicted and the measured one, each under a name that says which; unknown ones are NaN."""
+    measured: Mapping[str, Any] = figure.get("measurement") or {}
+    return {
+        "latency_ms_predicted": figure["value"],
+        "latency_ms_measured": _number(measured.get("value")),
+        "device_speed_when_measured": _number(measured.get("speed")),
+    }
+
+
+def _number(value: float | None) -> float:
+    return nan if value is None else float(value)
 
 
 _IDENTITY = ("number", "architecture_key")

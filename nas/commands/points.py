@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.commands.session import Columns
-from nas.commands.text import NOTHING, count, percent
+from nas.commands.text import NOTHING, count, moment, percent
 
 _USUAL_SPEEDS = (0.98, 1.02)
 """Between them a sitting is as fast as another, by how well figures repeat."""
@@ -110,11 +110,14 @@ ROUND_COLUMNS: Columns = {
     "TAU WITHIN BINS": lambda found: _figure(_quality(found).get("within_bin_tau")),
 }
 
-FRONTIER_COLUMNS: Columns = {
-    "TRIAL": lambda point: str(point["number"]),
+SUPERNET_FRONTIER_COLUMNS: Columns = {
     **POINT_COLUMNS,
     "CHANCE OF BEING ON IT": lambda point: percent(point["frontier_probability"]),
 }
+
+FRONTIER_COLUMNS: Columns = {"TRIAL": lambda point: str(point["number"]), **SUPERNET_FRONTIER_COLUMNS}
+
+EVALUATION_COLUMNS: Columns = {**POINT_COLUMNS, "MEASURED": lambda point: moment(point["created_at"])}
 
 FINALIST_COLUMNS: Columns = {
     "TRIAL": lambda point: str(point["number"]),

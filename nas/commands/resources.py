@@ -45,20 +45,29 @@ def show_created(
         session.say(f"{resource.id} is {resource.state}; watch it with: nas {noun.name} watch {resource.id}")
 
 
+with_limit = click.option(
+    "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Most to list."
+)
+"""Gives a command `limit`: it reads one more, shows so many, and ends with `say_if_more`."""
+
+
+def say_if_more(session: Session, found: Sequence[Any], limit: int) -> None:
+    """Tell where more were found than are shown."""
+    if len(found) > limit:
+        session.say(f"there are more; list them with --limit {4 * limit}")
+
+
 def add_list(group: click.Group, noun: Noun, *filters: Callable[[Any], Any]) -> None:
     """`list`; `filters` are options that the service knows by their names."""
 
-    @click.option(
-        "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Most to list."
-    )
+    @with_limit
     @with_session
     def run(session: Session, *, limit: int, **wanted: Any) -> None:
         given = {name: value for name, value in wanted.items() if value not in (None, ())}
         with session.client() as client:
             found = list(islice(noun.collection(client).list(**given), limit + 1))
         session.show_list(found[:limit], noun.columns)
-        if len(found) > limit:
-            session.say(f"there are more; list them with --limit {4 * limit}")
+        say_if_more(session, found, limit)
 
     for option in filters:
         run = option(run)

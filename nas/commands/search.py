@@ -156,7 +156,8 @@ def show_pareto(session: Session, *, resource_id: str) -> None:
 def show_trials(session: Session, *, resource_id: str) -> None:
     """The trials so far: why each network was tried, what was predicted before, and what was measured."""
     with session.client() as client:
-        session.show_list(list(client.searches.trials(resource_id)), TRIAL_COLUMNS)
+        found = list(client.searches.trials(resource_id))
+        session.show_list(found, with_latency(TRIAL_COLUMNS, found))
 
 
 @search.command("rounds")

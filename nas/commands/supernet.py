@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,8 +12,13 @@ from nas.client import Client
 from nas.commands.evaluation import evaluate
 from nas.commands.exits import UsageError
 from nas.commands.files import show_saved, with_folder
-from nas.commands.options import ID, with_waiting
-from nas.commands.points import PROBE_COLUMNS
+from nas.commands.options import BOUND_NAMES, ID, with_bounds, with_device, with_waiting
+from nas.commands.points import (
+    EVALUATION_COLUMNS,
+    PROBE_COLUMNS,
+    SUPERNET_FRONTIER_COLUMNS,
+    with_latency,
+)
 from nas.commands.request_body import Body, put_given, with_body
 from nas.commands.resources import (
     COMMON_COLUMNS,
@@ -22,7 +29,9 @@ from nas.commands.resources import (
     add_get,
     add_list,
     add_watch,
+    say_if_more,
     show_created,
+    with_limit,
 )
 from nas.commands.sending import sent
 from nas.commands.session import Output, Session, with_session
@@ -126,6 +135,49 @@ def show_probes(session: Session, *, resource_id: str) -> None:
     )
     if probes["flat_at_epoch"] is not None:
         session.say(f"no probe has risen since epoch {probes['flat_at_epoch']}: more training may not help")
+
+
+@supernet.command("frontier")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_device
+@with_bounds
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    help="A cost to lower, beside accuracy; repeat it (default: macs).",
+)
+@with_session
+def show_frontier(session: Session, *, resource_id: str, objectives: tuple[str, ...], **asked: Any) -> None:
+    """The frontier over all that was measured with the final weights, whatever asked for it, by rising cost.
+
+    Under any bounds and objectives, also those that no search was ever made with; nothing is measured for it.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    with session.client() as client:
+        found = client.supernets.frontier(resource_id, list(objectives) or None, **given)
+    session.show_list(found, with_latency(SUPERNET_FRONTIER_COLUMNS, found))
+    if found:
+        return
+    if given.keys() & set(BOUND_NAMES):
+        session.say("no network measured so far keeps the bounds; `nas best` with them tells what would do")
+    else:
+        session.say(f"nothing is measured yet; search it by: nas search create {resource_id} --trials 60")
+
+
+@supernet.command("evaluations")
+@click.argument("resource_id", type=ID, metavar="ID")
+@with_device
+@with_limit
+@with_session
+def show_evaluations(session: Session, *, resource_id: str, device: str | None, limit: int) -> None:
+    """Everything measured with the final weights, newest first, whichever search or batch asked for it."""
+    with session.client() as client:
+        found = list(islice(client.supernets.evaluations(resource_id, device), limit + 1))
+    session.show_list(found[:limit], with_latency(EVALUATION_COLUMNS, found))
+    say_if_more(session, found, limit)
+    if not found:
+        session.say(f"nothing is measured yet; search it by: nas search create {resource_id} --trials 60")
 
 
 @supernet.command("download")

@@ -19,7 +19,7 @@ from tests.api.conftest import ACCURACIES
 from tests.api.test_devices import measure, put_table
 from tests.api.test_hostile_requests import check
 from tests.api.worker import NUM_VAL, SPACE, costs_of, ladder, measurement
-from tests.devices.lines import BASE_MS, probe_lines, table_of, text_of
+from tests.devices.lines import BASE_MS, probe_lines, probe_lines_of, table_of, text_of
 
 TABLE = table_of()
 
@@ -265,12 +265,7 @@ def test_a_measured_time_says_how_fast_the_device_was_next_to_the_predictions_si
 
     def sitting(**told):
         """Both networks measured anew; what answers say of the first one's speed."""
-        lines = [json.loads(line) for line in probe_lines(count=2, with_blocks=False, asked_for=True, **told)]
-        for kind in ("network", "network_again"):
-            rows = [line for line in lines if line.get("kind") == kind]
-            for row, architecture in zip(rows, chosen, strict=True):
-                row["architecture"] = architecture
-        measure(http, [json.dumps(line) for line in lines]).raise_for_status()
+        measure(http, probe_lines_of(chosen, asked_for=True, **told)).raise_for_status()
         worker.fit_latency()
         found = {e["architecture_key"]: e["latency_ms"]["measurement"] for e in everything(ask)}
         return found[keys[0]]["speed"]

@@ -23,7 +23,7 @@ from nas.client import (
 )
 from nas.job import JobKind
 from tests.api.worker import ladder
-from tests.devices.lines import probe_lines, table_of, text_of
+from tests.devices.lines import probe_lines, probe_lines_of, table_of, text_of
 
 DIGITS = {"kind": "bundled", "name": "digits"}
 FILES = {"model.py": b"print('model')\n", "model.safetensors": bytes(range(256)) * 20_000}
@@ -256,6 +256,31 @@ async def a_frontier_is_also_a_data_frame(client, worker, folder):
     assert list(frame["accuracy_val"]) == [point.accuracy for point in front]
     assert list(frame["macs"]) == [point.costs["macs"] for point in front]
     assert all(frame["accuracy_val_low"] < frame["accuracy_val_high"])
+
+
+async def a_data_frame_tells_predicted_latencies_from_measured_ones(client, worker, folder):
+    supernet = await trained(client, worker)
+    await client.devices.create("host")
+    await client.devices.measure("host", "\n".join(probe_lines(sentinel_ms=2.0)))
+    worker.fit_latency()
+    await client.searches.create(supernet.id, 5)
+    worker.search(ladder(5), [100, 140, 120, 180, 190])
+    assert "latency_ms_measured" not in (await supernet.frontier()).to_dataframe()
+    chosen = [point.architecture for point in await supernet.frontier()][:2]
+    sitting = probe_lines_of(chosen, asked_for=True, sentinel_ms=1.6)
+    await client.devices.measure("host", "\n".join(sitting))
+    worker.fit_latency()
+    front = await supernet.frontier(device="host")
+    frame = front.to_dataframe()
+    assert list(frame["latency_ms_predicted"]) == [point.latency_ms for point in front]
+    measured = [point["latency_ms"]["measurement"] for point in front]
+    is_known = [figure is not None for figure in measured]
+    assert is_known[:2] == [True, True] and not all(is_known)
+    times = [figure["value"] for figure in measured if figure]
+    assert list(frame["latency_ms_measured"][is_known]) == times
+    assert list(frame["latency_ms_measured"].notna()) == is_known
+    assert list(frame["device_speed_when_measured"][:2]) == pytest.approx([1.25, 1.25])
+    assert "latency_ms" not in frame
 
 
 async def a_file_is_sent_and_told_how_far_it_is(client, worker, folder):

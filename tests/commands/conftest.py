@@ -14,6 +14,7 @@ import pytest
 from nas.cli import main
 from tests.api.conftest import (
     artifact_store,
+    batch,
     client,
     search,
     service_url,
@@ -24,7 +25,17 @@ from tests.api.conftest import (
 )
 from tests.processes import heed_interrupts
 
-__all__ = ["artifact_store", "client", "search", "service_url", "subnet", "supernet", "untrained", "worker"]
+__all__ = [
+    "artifact_store",
+    "batch",
+    "client",
+    "search",
+    "service_url",
+    "subnet",
+    "supernet",
+    "untrained",
+    "worker",
+]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from nas.commands import measuring
 from nas.commands.points import latency
 from tests.commands.test_main_path import later
-from tests.devices.lines import probe_lines, table_of, text_of
+from tests.devices.lines import probe_lines, probe_lines_of, table_of, text_of
 
 
 @pytest.fixture
@@ -108,12 +108,7 @@ def test_this_machine_is_measured_in_one_command(nas, supernet, worker, monkeypa
 
 def test_the_finalists_of_a_search_are_measured_by_name(nas, client, search, table, worker, monkeypatch):
     front = [point["architecture"] for point in client.searches.get(search.id).pareto()]
-    lines = [json.loads(line) for line in probe_lines(count=len(front), with_blocks=False)]
-    for kind in ("network", "network_again"):
-        rows = [line for line in lines if line.get("kind") == kind]
-        for row, architecture in zip(rows, front, strict=True):
-            row["architecture"] = architecture
-    monkeypatch.setattr(measuring.subprocess, "run", _Ran(0, map(json.dumps, lines)))
+    monkeypatch.setattr(measuring.subprocess, "run", _Ran(0, probe_lines_of(front)))
 
     def work():
         worker.make_work_file(b"a zip")

@@ -6,6 +6,9 @@ import json
 
 from nas.commands.points import ROUND_COLUMNS, TRIAL_COLUMNS
 from nas.commands.progress import ProgressLine
+from tests.api.conftest import ACCURACIES
+from tests.api.worker import ladder
+from tests.devices.lines import table_of, text_of
 
 
 class Terminal:
@@ -34,6 +37,19 @@ def test_trials_show_what_was_predicted_beside_what_was_measured(nas, search):
     assert " 75.0% 90.0% (" in " ".join(rows[3].split())
     assert " 87.5% (75.0% to 100.0%) 95.0% (" in " ".join(rows[4].split())
     assert len(nas("search", "trials", search.id, "-o", "json").json()) == 5
+
+
+def test_trials_of_a_search_on_a_device_show_their_latencies(nas, client, supernet, worker, tmp_path):
+    assert "LATENCY_MS" not in nas("search", "trials", client.searches.create(supernet.id, 5).id).out
+    worker.search(ladder(5), ACCURACIES)
+    client.devices.create("host")
+    client.devices.put_table("host", text_of(table_of()))
+    asked = {"device": "host", "constraints": {"max_latency_ms": "100%"}}
+    timed = client.searches.create(supernet.id, 5, **asked)
+    worker.search(ladder(5), ACCURACIES)
+    head, *rows = nas("search", "trials", timed.id).out.splitlines()
+    assert head.endswith("LATENCY_MS")
+    assert len(rows) == 5 and all(row.endswith(" (predicted, error unknown)") for row in rows)
 
 
 def test_rounds_show_how_far_the_search_got(nas, search):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,3 +81,13 @@ def probe_lines(
             for network, milliseconds in zip(chosen, times.tolist(), strict=True)
         ]
     return [json.dumps(line) for line in (head, *rows)]
+
+
+def probe_lines_of(architectures: Sequence[Mapping[str, Any]], **told: Any) -> list[str]:
+    """Those of a sitting that measured these networks alone, in both passes, and no blocks."""
+    lines = [json.loads(line) for line in probe_lines(count=len(architectures), with_blocks=False, **told)]
+    for kind in ("network", "network_again"):
+        rows = [line for line in lines if line.get("kind") == kind]
+        for row, architecture in zip(rows, architectures, strict=True):
+            row["architecture"] = architecture
+    return [json.dumps(line) for line in lines]

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "make run": "it installs, then runs what tests/e2e/test_demo.py runs",
     "make run ARGS=--exit": "it installs, then runs what tests/e2e/test_demo.py runs",
     "make test": "continuous integration runs it",
+    "python -m pytest tests/e2e/test_killed_search.py": "`make test-all` runs it",
 }
 """Commands that are not run here, and where they are."""
 
