@@ -231,6 +231,10 @@ class SearchValidation(Remedy):
         "they are made once a process, in seconds, when it starts or is first asked."
     )
     reason: str
+    witness: UnmeasuredNetwork | None = Field(
+        description="A network that keeps every constraint, any one: the proof that they can be kept. Null "
+        "unless `feasible`."
+    )
     search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
     num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")
     seconds_per_network: float | None = Field(
