@@ -228,7 +228,8 @@ class SearchValidation(Remedy):
     num_trials: int
     verdict: Verdict = Field(
         description="`undecided` where neither was found within a second, the tables of a space not counted: "
-        "they are made once a process, in seconds, when it starts or is first asked."
+        "they are made once a process, in seconds, when it starts, when a supernet of the space is to be "
+        "trained, or when it is first asked."
     )
     reason: str
     witness: UnmeasuredNetwork | None = Field(
