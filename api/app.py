@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import partial
 
 from fastapi import APIRouter, FastAPI
@@ -82,9 +82,8 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
         )
         app.state.services = services
         await run_in_threadpool(warm_certificates, services)
-        with warmed_answers(services):
+        with warmed_answers(services), services.tables, closing(services.certificates):
             yield
-        services.certificates.close()
         services.database.dispose()
 
     return lifespan

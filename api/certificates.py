@@ -53,12 +53,16 @@ class CertificateProcesses:
 
     def warm(self, costs: CostModel) -> None:
         """Make the tables of the space now, so that the first request need not; returns at once."""
-        # Bounds on every cost that all networks keep: answered as soon as the tables are there.
-        bounds = Bounds(tuple((name, float(2**62)) for name in sorted(costs.names)))
         thread = threading.Thread(
-            target=self.certify, args=(FeasibleRegion(costs, bounds),), name="certificates-warm", daemon=True
+            target=self.make_tables, args=(costs,), name="certificates-warm", daemon=True
         )
         thread.start()
+
+    def make_tables(self, costs: CostModel) -> None:
+        """The same; returns when they are made, or no longer waited for."""
+        # Bounds on every cost that all networks keep: answered as soon as the tables are there.
+        bounds = Bounds(tuple((name, float(2**62)) for name in sorted(costs.names)))
+        self.certify(FeasibleRegion(costs, bounds))
 
     def close(self) -> None:
         """End every process; what is being asked is answered as undecided."""

@@ -10,6 +10,7 @@ from api.schemas.evaluations import Costs
 from api.schemas.searches import Remedy, UnmeasuredNetwork
 from api.services import Services
 from api.trained import TrainedSupernet
+from nas.architecture import Architecture
 from nas.prefilter.certificate import Certificate, Verdict
 from nas.prefilter.relief import Relief
 from nas.search.constraints import Bounds, field_of
@@ -54,17 +55,25 @@ def remedy_of(supernet: TrainedSupernet, answer: Certificate) -> Remedy:
     relief = answer.relief
     if relief is None:
         return Remedy()
-    network = relief.nearest
     return Remedy(
-        nearest=UnmeasuredNetwork(
-            architecture=network.to_json(),
-            architecture_key=network.key,
-            costs=Costs(**supernet.costs_of(network)),
-            latency_ms=None if supernet.device is None else supernet.device.of_networks([network])[0],
-        ),
+        nearest=_describe(supernet, relief.nearest),
         relax={field_of(name): bound for name, bound in relief.relax.items()},
         relax_alone={field_of(name): bound for name, bound in relief.relax_alone.items()},
         is_least=relief.is_least,
+    )
+
+
+def witness_of(supernet: TrainedSupernet, answer: Certificate) -> UnmeasuredNetwork | None:
+    """The network that shows that the bounds can be kept; None unless they are proved feasible."""
+    return None if answer.architecture is None else _describe(supernet, answer.architecture)
+
+
+def _describe(supernet: TrainedSupernet, network: Architecture) -> UnmeasuredNetwork:
+    return UnmeasuredNetwork(
+        architecture=network.to_json(),
+        architecture_key=network.key,
+        costs=Costs(**supernet.costs_of(network)),
+        latency_ms=None if supernet.device is None else supernet.device.of_networks([network])[0],
     )
 
 

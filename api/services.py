@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from api.certificates import CertificateProcesses
 from api.known import KnownNetworks
+from api.warm_tables import TableWarmer
 from nas.store.artifacts import ArtifactStore
 from nas.store.database import Database
 from nas.store.jobs import JobQueue
@@ -23,6 +25,11 @@ class Services:
     known: KnownNetworks = field(default_factory=KnownNetworks)
     """What answers by latency are found among."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def tables(self) -> TableWarmer:
+        """Of new supernets' spaces, made ahead."""
+        return TableWarmer(self.database, self.certificates)
 
     @property
     def queue(self) -> JobQueue:

@@ -34,6 +34,29 @@ class OpenEvaluator:
 EvaluatorFactory = Callable[[TrainedSupernet, Check], OpenEvaluator]
 
 
+class OpenedWhenNeeded:
+    """An evaluator that is opened for the first network to measure: much that can fail comes before that."""
+
+    def __init__(self, open_evaluator: Callable[[], OpenEvaluator]) -> None:
+        self._open_evaluator = open_evaluator
+        self._opened: OpenEvaluator | None = None
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], on_result: Callable[[Evaluation], None]
+    ) -> list[Evaluation]:
+        """As the evaluator does; nothing is opened for no networks."""
+        if not architectures:
+            return []
+        if self._opened is None:
+            self._opened = self._open_evaluator()
+        return self._opened.evaluator.evaluate(architectures, on_result)
+
+    def close(self) -> None:
+        """Let the evaluator go, if one was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+
 class KeptEvaluator:
     """Opens evaluators as the factory does, and keeps the last one while it may be of use."""
 

@@ -17,6 +17,7 @@ from nas.job import Job
 from nas.pareto import Objective, normalise
 from nas.ports import Evaluator
 from nas.prefilter.certificate import Verdict, certify
+from nas.prefilter.last_resort import last_resort
 from nas.search.constraints import Bounds
 from nas.search.cost_model import CostModel, SpaceCosts
 from nas.search.forecasts import forecast_report, is_forecast
@@ -34,13 +35,15 @@ from nas.trial import Evaluation
 from supernet.device import CPU, take_device
 from supernet.training.state import differences, machine_of, repeats_bits
 from workers.context import JobContext
-from workers.open_evaluator import EvaluatorFactory
+from workers.open_evaluator import EvaluatorFactory, OpenedWhenNeeded
 from workers.prefiltering import open_prefilter
 from workers.service import Finish
 from workers.trained import TrainedSupernet, describe_supernet
 
 _CERTIFICATE_S = 5.0
 """The service gave up sooner; a proof found here still saves the whole search. A cancel waits for it."""
+_LAST_RESORT_S = 20.0
+"""For descents to a network within the bounds, or to what is nearest, where nothing else found any."""
 _STARTED, _RESUMED = "search_started", "resumed"
 
 
@@ -66,7 +69,8 @@ class SearchJob:
             trained = describe_supernet(session, supernets.get(session, row.supernet_id).row)
             inherited = _inherited(session, row, trained)
             costs = _costs(session, row, trained)
-        region = _region(row, costs)
+        region = FeasibleRegion(costs, Bounds.parse(row.constraints, costs))
+        witness = _witness(region)
         loop_settings = _settings(row)
         loop = SearchLoop[Evaluation](
             region=region,
@@ -77,20 +81,21 @@ class SearchJob:
                 job.id, row, trained, context,
                 region=region, settings=loop_settings, make_proposer=make_proposer,
             ),
+            last_resort=partial(last_resort, region, witness=witness, limit_s=_LAST_RESORT_S),
         )  # fmt: skip
         context.report("search", 0, loop.num_trials)
         recorder = _Recorder(job.id, row, trained, context, num_trials=loop.num_trials)
         recorder.recall(self._database)
         _tell_start(self._database, job, context, take_device(self._device))
-        opened = self._open_evaluator(trained, context.check)
+        evaluator = OpenedWhenNeeded(partial(self._open_evaluator, trained, context.check))
         try:
             outcome = loop.run(
-                partial(recorder.evaluate, opened.evaluator),
+                partial(recorder.evaluate, evaluator),
                 known=recorder.known_before,
                 on_round=recorder.on_round,
             )
         finally:
-            opened.close()
+            evaluator.close()
 
         def finish(session: Session) -> None:
             searches.set_stop_reason(session, row.id, outcome.stop_reason)
@@ -266,12 +271,12 @@ def _costs(session: Session, row: SearchRow, trained: TrainedSupernet) -> CostMo
     return DeviceCosts(exact=exact, model=read_model(session, source, networks_of(exact)))
 
 
-def _region(row: SearchRow, costs: CostModel) -> FeasibleRegion:
-    region = FeasibleRegion(costs, Bounds.parse(row.constraints, costs))
+def _witness(region: FeasibleRegion) -> Architecture | None:
+    """A network that keeps the bounds, None where that is undecided; InvalidRequestError where none does."""
     answer = certify(region, limit_s=_CERTIFICATE_S)
     if answer.verdict is Verdict.INFEASIBLE:
         raise InvalidRequestError(answer.reason)
-    return region
+    return answer.architecture
 
 
 def _inherited(session: Session, row: SearchRow, trained: TrainedSupernet) -> list[Architecture]:

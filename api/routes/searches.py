@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api.deletions import delete
 from api.deps import CreationDep, IfNoneMatch, Name, ServicesDep, SessionDep, SupernetFilter
 from api.etags import tagged_json
-from api.feasibility import certificate_of, refuse_infeasible, remedy_of
+from api.feasibility import certificate_of, refuse_infeasible, remedy_of, witness_of
 from api.fronts import figures_of_rows, front, probabilities
 from api.latency import DeviceLatency
 from api.pages import PageDep, each
@@ -102,6 +102,7 @@ def validate_search(body: SearchCreate, services: ServicesDep) -> SearchValidati
         num_trials=asked.num_trials,
         verdict=answer.verdict,
         reason=answer.reason,
+        witness=witness_of(supernet, answer),
         **dict(remedy_of(supernet, answer)),
         search_space=describe_space_alone(supernet.costs),
         num_evaluations=known.count,

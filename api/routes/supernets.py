@@ -42,7 +42,7 @@ router = APIRouter(prefix="/supernets", tags=["supernets"], route_class=StrictRo
 
 
 @router.post("", status_code=201, response_model=Supernet, operation_id="create_supernet")
-def create_supernet(body: SupernetCreate, create: CreationDep, store: ArtifactsDep) -> Response:
+def create_supernet(body: SupernetCreate, create: CreationDep, services: ServicesDep) -> Response:
     """Train a supernet, from fresh weights or those of `warm_start`; it waits for the data set's import."""
     _check_space(body.search_space)
     recipe = _resolve(body)
@@ -61,11 +61,13 @@ def create_supernet(body: SupernetCreate, create: CreationDep, store: ArtifactsD
             num_workers=body.num_workers,
             num_probes=body.num_probes,
             spec=body.spec(),
-            warm_start=resolve_warm_start(session, store, body, recipe),
+            warm_start=resolve_warm_start(session, services.artifacts, body, recipe),
         )
         return describe_supernet(found)
 
-    return create(body, make)
+    answer = create(body, make)
+    services.tables.want(search_space=body.search_space, dataset_id=body.dataset_id)
+    return answer
 
 
 @router.get("", operation_id="list_supernets")

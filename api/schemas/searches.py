@@ -228,9 +228,14 @@ class SearchValidation(Remedy):
     num_trials: int
     verdict: Verdict = Field(
         description="`undecided` where neither was found within a second, the tables of a space not counted: "
-        "they are made once a process, in seconds, when it starts or is first asked."
+        "they are made once a process, in seconds, when it starts, when a supernet of the space is to be "
+        "trained, or when it is first asked."
     )
     reason: str
+    witness: UnmeasuredNetwork | None = Field(
+        description="A network that keeps every constraint, any one: the proof that they can be kept. Null "
+        "unless `feasible`."
+    )
     search_space: SpaceAnswer = Field(description="Counted for the data set's classes and channels.")
     num_evaluations: int = Field(description="Networks of the supernet measured already: they cost nothing.")
     seconds_per_network: float | None = Field(

@@ -251,7 +251,10 @@ class Searches(Products[Search]):
         device: str | None = None,
         constraints: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
-        """The dry run of a search: `verdict`, `nearest`, `relax`, `relax_alone`, and what it would cost."""
+        """The dry run of a search: its `verdict`, and what the search would cost.
+
+        With a feasible verdict comes a `witness`, with an infeasible one `nearest`, `relax`, `relax_alone`.
+        """
         asked = {"supernet_id": supernet_id, "extends": extends, "num_trials": num_trials}
         return self.validate_from({**asked, "device": device, "constraints": constraints})
 

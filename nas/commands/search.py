@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from nas.commands.points import (
     FRONTIER_COLUMNS,
     ROUND_COLUMNS,
     TRIAL_COLUMNS,
+    latency,
     with_latency,
 )
 from nas.commands.request_body import Body, put_given, with_body
@@ -31,6 +32,7 @@ from nas.commands.resources import (
     show_created,
 )
 from nas.commands.session import Output, Session, with_session
+from nas.commands.space import cost_range, num_networks
 from nas.commands.text import NOTHING, count
 
 SEARCH = Noun(
@@ -130,12 +132,36 @@ def create_search(session: Session, *, body: Body, wait: bool, timeout: float | 
 def validate_search(session: Session, *, body: Body) -> int:
     """Say whether any network keeps the bounds, and what the search would cost; nothing is made.
 
-    Exits with 3 where none does: `nearest` comes closest, `relax` would do together, `relax_alone` alone.
+    `witness` is a network that does, whole with -o json. Exits with 3 where none does: `nearest` comes
+    closest, `relax` would do together, `relax_alone` alone.
     """
     with session.client() as client:
         answer = client.searches.validate_from(body)
-    session.show(answer, hidden=("search_space",))
+    session.show(_laid_out(answer) if session.output is Output.TABLE else answer)
     return Exit.INFEASIBLE if answer["verdict"] == "infeasible" else Exit.OK
+
+
+def _laid_out(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer with networks by their keys, and of the space what places the bounds."""
+    space = answer["search_space"]
+    profile = {
+        "name": space["name"],
+        "num_networks": num_networks(space),
+        "macs": cost_range(space, "macs"),
+        "params": cost_range(space, "params"),
+    }
+    return {
+        **answer,
+        **{name: _by_key(answer[name]) for name in ("nearest", "witness")},
+        "search_space": profile,
+    }
+
+
+def _by_key(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if network is None:
+        return None
+    shown = {"architecture_key": network["architecture_key"], "costs": network["costs"]}
+    return shown if network["latency_ms"] is None else {**shown, "latency_ms": latency(network["latency_ms"])}
 
 
 @search.command("pareto")

@@ -15,7 +15,8 @@ _LONG = 1e12
 _FEW = 3
 
 
-def _num_networks(space: Mapping[str, Any]) -> str:
+def num_networks(space: Mapping[str, Any]) -> str:
+    """Such as 19,683 or 7.2e+12."""
     number = float(space["num_networks"])
     return f"{number:.1e}" if number >= _LONG else count(number)
 
@@ -26,17 +27,18 @@ def _resolutions(space: Mapping[str, Any]) -> str:
     return few if len(sides) <= _FEW else f"{min(sides)} to {max(sides)}"
 
 
-def _range(space: Mapping[str, Any], name: str) -> str:
+def cost_range(space: Mapping[str, Any], name: str) -> str:
+    """Such as '202,368 to 2,675,840': of the smallest and of the largest network."""
     found = space["costs"][name]
     return f"{count(found['smallest'])} to {count(found['largest'])}"
 
 
 _COLUMNS: Columns = {
     "NAME": lambda space: space["name"],
-    "NETWORKS": _num_networks,
+    "NETWORKS": num_networks,
     "RESOLUTIONS_PX": _resolutions,
-    "MACS": lambda space: _range(space, "macs"),
-    "PARAMS": lambda space: _range(space, "params"),
+    "MACS": lambda space: cost_range(space, "macs"),
+    "PARAMS": lambda space: cost_range(space, "params"),
 }
 
 

@@ -8,6 +8,7 @@ by running it again with an `evaluate` that knows what was measured before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Generic, Protocol, runtime_checkable
 
 import numpy as np
@@ -39,6 +40,9 @@ _ALWAYS_COUNTED = "macs"
 
 Evaluate = Callable[[Sequence[tuple[int, Architecture]]], Sequence[MeasurementT]]
 """Measures numbered networks; the measurements come back in the same order."""
+
+LastResort = Callable[[Sequence[tuple[Architecture, float]]], Sequence[Architecture]]
+"""Networks that keep the bounds, given those measured before with accuracies; what it raises goes through."""
 
 
 class Proposer(Protocol):
@@ -98,11 +102,13 @@ class SearchLoop(Generic[MeasurementT]):
         proposer: Proposer,
         inherited: Sequence[Architecture] = (),
         prefilter: Prefilter | None = None,
+        last_resort: LastResort = lambda known: (),
     ) -> None:
         """`inherited` are another search's networks, which count as trials but not against the budget.
 
         Those that keep the bounds make the first round, in place of seeds. A pre-filter's seeds are some of
-        the seeds; from the second round on it may have the search confined.
+        the seeds; from the second round on it may have the search confined. `last_resort` is asked for seeds
+        where random draws give none, and no evaluation has been asked for by then.
         """
         _check_objectives(settings, region)
         self._inherited = dict.fromkeys(network for network in inherited if region.contains(network))
@@ -111,6 +117,7 @@ class SearchLoop(Generic[MeasurementT]):
         self._settings = settings
         self._proposer = proposer
         self._prefilter = prefilter
+        self._last_resort = last_resort
         self._trials: list[SearchTrial[MeasurementT]] = []
         self._rounds: list[Round[MeasurementT]] = []
         self._reference: Floats = np.empty(0)
@@ -188,7 +195,11 @@ class SearchLoop(Generic[MeasurementT]):
         if seeds:
             others = sample_feasible(self._region, self._settings.num_seeds - len(both), rng, exclude=both)
             both.update(dict.fromkeys(others, Origin.SEED))
-        return both
+        return both or self._found_otherwise()
+
+    def _found_otherwise(self) -> dict[Architecture, Origin]:
+        found = filter(self._region.contains, self._last_resort(self._known))
+        return dict.fromkeys(islice(found, self._settings.num_seeds), Origin.SEED)
 
     @property
     def _spread_cost(self) -> str:

@@ -29,7 +29,7 @@ class Origin(StrEnum):
     INHERITED = "inherited"
     """A trial of the search that this one extends."""
     SEED = "seed"
-    """Of the stratified first round."""
+    """Of the first round: spread over the range of costs, or what was known where chance found none."""
     PREFILTER = "prefilter"
     """Of the first round too: among the best by what a pre-filter judges without measuring."""
     PROPOSED = "proposed"
@@ -50,7 +50,8 @@ class StopReason(StrEnum):
     EXHAUSTED = "exhausted"
     """Every network that keeps the bounds was measured: proved by listing them."""
     NOTHING_NEW_FOUND = "nothing_new_found"
-    """A capped search for a further network that keeps the bounds found none; there may be some."""
+    """A capped search for a further network that keeps the bounds found none; there may be some. Without any
+    trial it is no answer: whoever runs the loop says so."""
     FLAT = "flat"
     """The rounds of late gained next to no hypervolume, and the settings say to end then."""
     STOPPED = "stopped"

@@ -33,6 +33,11 @@ def test_an_additive_model_is_certified_exactly(ask, http):
         answer = ask("searches:validate", constraints={"max_latency_ms": bound}).json()
         assert answer["verdict"] == ("feasible" if feasible else "infeasible"), answer
         assert answer["device"] == "host"
+        if feasible:
+            latency = answer["witness"]["latency_ms"]
+            assert (latency["provenance"], latency["device"]) == ("predicted", "host")
+            assert latency["value"] == pytest.approx(hand_sum(answer["witness"]["architecture"]))
+            assert latency["value"] <= answer["constraints"]["max_latency_ms"]
     problem = check(
         ask(constraints={"max_latency_ms": SMALLEST / 2, "max_macs": "90%"}),
         422,

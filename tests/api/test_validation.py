@@ -55,7 +55,7 @@ def test_what_no_network_keeps_is_answered_and_the_creation_refused(http, supern
     assert response.status_code == 200
     answer = response.json()
     least = costs_of(SPACE.smallest())
-    assert answer["verdict"] == "infeasible"
+    assert (answer["verdict"], answer["witness"]) == ("infeasible", None)
     assert SPACE.parse(answer["nearest"]["architecture"]) == SPACE.smallest()
     assert answer["nearest"]["costs"] == least
     assert answer["relax"] == {"max_macs": least["macs"], "max_params": least["params"]}
@@ -83,6 +83,29 @@ def test_bounds_that_are_each_out_of_reach_are_told_with_no_value_that_would_do_
 def test_nothing_is_to_be_relaxed_where_a_network_keeps_the_bounds(http, supernet):
     answer = http.post(VALIDATE, json={"supernet_id": supernet.id, "num_trials": 1}).json()
     assert [answer[told] for told in ("nearest", "relax", "relax_alone")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        {},
+        {"max_macs": "50%"},
+        {"max_macs": costs_of(SPACE.smallest())["macs"]},
+        {"max_macs": "30%", "max_params": "25%", "max_peak_activation_bytes": "60%", "max_size_bytes": 1e6},
+    ],
+)
+def test_with_feasible_comes_a_network_that_keeps_every_bound(http, supernet, constraints):
+    body = {"supernet_id": supernet.id, "num_trials": 1, "constraints": constraints}
+    answer = http.post(VALIDATE, json=body).json()
+    assert answer["verdict"] == "feasible"
+    witness = answer["witness"]
+    network = SPACE.parse(witness["architecture"])
+    assert SPACE.contains(network)
+    assert (witness["architecture_key"], witness["costs"]) == (network.key, costs_of(network))
+    assert (witness["costs_provenance"], witness["latency_ms"]) == ("counted", None)
+    assert answer["constraints"].keys() == constraints.keys()
+    for field, limit in answer["constraints"].items():
+        assert witness["costs"][field.removeprefix("max_")] <= limit
 
 
 def test_an_extension_is_validated_with_what_it_takes_over(http, search):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from nas.commands.points import ROUND_COLUMNS, TRIAL_COLUMNS
 from nas.commands.progress import ProgressLine
 from tests.api.conftest import ACCURACIES
@@ -108,3 +110,24 @@ def test_watching_tells_the_hypervolume_and_an_end_before_the_budget_once(search
     with ProgressLine(spent) as line:
         line(search)
     assert "ended before" not in spent.text
+
+
+def shown(lines: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in lines.splitlines() if len(line.split()) > 1)
+
+
+def test_the_dry_run_shows_a_network_that_keeps_the_bounds_and_what_the_space_has(nas, search):
+    question = ("search", "validate", search["supernet_id"], "--trials", 5, "--max-macs")
+    whole = nas(*question, "50%", "-o", "json").json()
+    rows = shown(nas(*question, "50%").out)
+    assert rows["witness.costs.macs"] == str(whole["witness"]["costs"]["macs"])
+    assert rows["witness.architecture_key"] == whole["witness"]["architecture_key"]
+    assert rows["nearest"] == "-"
+    space, ends = whole["search_space"], whole["search_space"]["costs"]
+    assert float(rows["search_space.num_networks"]) == pytest.approx(space["num_networks"], rel=0.05)
+    for cost in ("macs", "params"):
+        assert rows[f"search_space.{cost}"] == f"{ends[cost]['smallest']:,} to {ends[cost]['largest']:,}"
+    refused = shown(nas(*question, 10).out)
+    assert refused["witness"] == "-"
+    assert refused["nearest.costs.macs"] == refused["relax.max_macs"] == f"{ends['macs']['smallest']}"
+    assert not [name for name in (*rows, *refused) if ".architecture." in name]

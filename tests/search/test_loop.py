@@ -12,6 +12,7 @@ import pytest
 from nas.costs import costs
 from nas.errors import InvalidRequestError
 from nas.pareto import hypervolume, normalise
+from nas.search import loop as loop_module
 from nas.search.loop import SearchLoop
 from nas.search.model import ModelProposer
 from nas.search.proposers import make_proposer
@@ -120,10 +121,48 @@ def test_a_large_space_with_few_feasible_networks_ends_without_claiming_proof():
     assert [t.architecture for t in outcome.trials] == [region.space.smallest()]
 
 
-def test_an_impossible_search_measures_nothing():
-    outcome = search(region_of("micro_8", max_macs=1), settings_of())
+def never(numbered):
+    raise AssertionError("asked to measure")
+
+
+def test_an_impossible_search_asks_for_no_measurement():
+    outcome = search(region_of("micro_8", max_macs=1), settings_of(), never)
     assert outcome.trials == outcome.frontier == ()
     assert outcome.stop_reason is StopReason.NOTHING_NEW_FOUND
+
+
+def test_where_chance_finds_nothing_the_last_resort_is_asked_and_its_networks_are_the_first(monkeypatch):
+    region = region_of("micro_8", max_macs="50%")
+    small, large = region.space.smallest(), region.space.largest()
+    known = [(small, 0.5), (large, 0.9)]
+    asked = []
+
+    def last_resort(told):
+        asked.append(told)
+        return [large, small]
+
+    monkeypatch.setattr(loop_module, "stratified_seeds", lambda region, count, rng: [])
+    settings = settings_of()
+    loop: SearchLoop[Measured] = SearchLoop(
+        region=region, settings=settings, proposer=make_proposer(region, settings), last_resort=last_resort
+    )
+    outcome = loop.run(Evaluator(), known=known)
+    assert asked == [known]
+    # The large one exceeds the bound, whoever says otherwise.
+    assert [t.architecture for t in outcome.trials if t.round == 0] == [small]
+    assert outcome.stop_reason is StopReason.BUDGET_SPENT
+
+
+def test_what_the_last_resort_raises_goes_through_before_anything_is_measured():
+    def none_is_found(known):
+        raise InvalidRequestError("nothing there")
+
+    region, settings = region_of("micro_8", max_macs=1), settings_of()
+    loop: SearchLoop[Measured] = SearchLoop(
+        region=region, settings=settings, proposer=make_proposer(region, settings), last_resort=none_is_found
+    )
+    with pytest.raises(InvalidRequestError, match="nothing there"):
+        loop.run(never)
 
 
 def test_a_search_is_stopped_between_rounds():

@@ -25,6 +25,7 @@ class Table:
 
     def __init__(self, before=lambda num_measured: None) -> None:
         self._before = before
+        self.num_opened = 0
         self.measured: list[str] = []
         self.is_closed = False
 
@@ -47,6 +48,7 @@ def run_with_table(site, job_id: str, table: Table) -> None:
 
     def open_evaluator(trained, check):
         opened.check = check
+        table.num_opened += 1
         return OpenEvaluator(evaluator=table, close=table.close)
 
     runners = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,11 +10,14 @@ import pytest
 
 from nas.devices.blocks import fused_blocks
 from nas.job import JobState
+from nas.prefilter.certificate import Certificate, Verdict
+from nas.search import loop
 from nas.store import devices, latency, searches
 from tests.devices.lines import BASE_MS, HOST, NETWORKS, table_of
 from tests.workers.conftest import SPACE
 from tests.workers.table import Killed, Table, run_with_table
 from tests.workers.test_search_job import trials_of
+from workers import search_job
 
 TABLE = table_of()
 NUM_TRIALS = 12
@@ -82,4 +86,50 @@ def test_a_bound_below_every_latency_fails_with_the_reason(site, supernet_id, so
     search, table = add(site, supernet_id, source, 1e-3), Table()
     run_with_table(site, search.job.id, table)
     job = site.queue.get(search.job.id)
-    assert job.state is JobState.FAILED and "max_latency_ms" in job.error and table.measured == []
+    assert job.state is JobState.FAILED and "max_latency_ms" in job.error
+    assert (table.num_opened, table.measured) == (0, [])
+
+
+@pytest.fixture
+def undecided(monkeypatch):
+    """Nothing is proved, as where a latency is no sum over blocks."""
+    answer = Certificate(verdict=Verdict.UNDECIDED, reason="nobody knows")
+    monkeypatch.setattr(search_job, "certify", lambda region, *, limit_s: answer)
+
+
+def told_limits(text: str) -> list[float]:
+    return [float(limit) for limit in re.findall(r"max_latency_ms (?:to )?([\d.]+)", text)]
+
+
+def test_where_nothing_is_proved_and_no_network_found_it_fails_and_what_it_tells_to_relax_does(
+    site, supernet_id, source, undecided
+):
+    search, table = add(site, supernet_id, source, 1e-3), Table()
+    run_with_table(site, search.job.id, table)
+    job = site.queue.get(search.job.id)
+    assert (job.state, table.num_opened, table.measured) == (JobState.FAILED, 0, [])
+    assert trials_of(site, search.row.id) == []
+    nearest = SPACE.canonical(SPACE.smallest())
+    assert f"the nearest found, {nearest.key}, costs macs " in job.error
+    asked, *remedies = told_limits(job.error)
+    assert asked == 1e-3 and len(remedies) == 2
+    for remedy in remedies:
+        relaxed = add(site, supernet_id, source, remedy)
+        run_with_table(site, relaxed.job.id, Table())
+        assert site.queue.get(relaxed.job.id).state is JobState.SUCCEEDED
+        assert trials_of(site, relaxed.row.id)[0][3] == nearest.key
+
+
+def test_a_network_measured_before_that_keeps_the_bounds_is_an_answer_where_chance_finds_none(
+    site, supernet_id, source, undecided, monkeypatch
+):
+    earlier = add(site, supernet_id, source, middle())
+    run_with_table(site, earlier.job.id, Table())
+    monkeypatch.setattr(loop, "stratified_seeds", lambda region, count, rng: [])
+    later = add(site, supernet_id, source, middle())
+    run_with_table(site, later.job.id, Table())
+    assert site.queue.get(later.job.id).state is JobState.SUCCEEDED
+    first = [trial for trial in trials_of(site, later.row.id) if trial[1] == 0]
+    before = sorted(trials_of(site, earlier.row.id), key=lambda trial: -trial[4])
+    assert [trial[3:] for trial in first] == [trial[3:] for trial in before[: len(first)]]
+    assert first and all(is_reused for _, _, is_reused, *_ in first)

@@ -61,7 +61,7 @@ def test_a_search_left_alone_measures_each_network_once_and_frees_its_pool(site,
     table = Table()
     run_with_table(site, search.job.id, table)
     assert len(trials_of(site, search.row.id)) == len(set(table.measured)) == NUM_TRIALS
-    assert table.is_closed
+    assert (table.num_opened, table.is_closed) == (1, True)
 
 
 def test_cancelled_in_mid_round_it_ends_within_seconds_and_keeps_what_was_measured(site, supernet_id):
@@ -97,7 +97,7 @@ def test_an_infeasible_constraint_fails_with_the_reason(site, supernet_id):
     assert job.state is JobState.FAILED
     assert "max_macs" in job.error
     assert not job.error.startswith("internal error")
-    assert table.measured == []
+    assert (table.num_opened, table.measured) == (0, [])
 
 
 @pytest.mark.parametrize("num_measured", [0, 2, 4, 7, 11])
@@ -168,7 +168,7 @@ def test_what_others_measure_meanwhile_changes_neither_trials_nor_what_counts_as
     expire_leases(site.database)
     idle = Table()
     run_with_table(site, search.job.id, idle)
-    assert idle.measured == []
+    assert (idle.num_opened, idle.measured) == (0, [])
     assert trials_of(site, search.row.id) == undisturbed(site, add_trained)[0]
 
 
