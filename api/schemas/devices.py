@@ -82,7 +82,10 @@ class LatencyTable(AnswerModel):
     base_ms: float
     tools: dict[str, str]
     fills_gaps: bool = Field(description="Blocks that it lacks are estimated, where it has some around them.")
-    warnings: list[str] = Field(description="Larger blocks that are said to take clearly less than smaller.")
+    warnings: list[str] = Field(
+        description="Times that look like another unit; larger blocks that are said to take clearly less "
+        "than smaller."
+    )
     created_at: datetime
     links: dict[str, str]
 

@@ -15,7 +15,8 @@ from nas.devices.device import Device
 from nas.devices.fitting import MeasuredNetworks
 from nas.devices.parts import NetworkBlocks
 from nas.devices.table import MAX_MS, InvalidTableError, LatencyTable, read_rows
-from nas.errors import InvalidArchitectureError, NasError
+from nas.devices.units import MANY_MACS, macs_per_second, refuse_impossible_speed, refuse_other_units
+from nas.errors import InvalidArchitectureError, InvalidRequestError, NasError
 from nas.space import SearchSpace
 
 SCHEMA = 1
@@ -26,6 +27,7 @@ LEAST_MS = 1e-4
 _DEVICE = ("runtime", "threads", "batch", "dtype")
 _LARGEST = 1e300
 _MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 1024
+_KINDS = ("empty", "block", "network", "network_again")
 _REPEATABILITY = ("agreeing", "median_apart", "num_models")
 LEAST_AGREEING = 0.8
 """Of the figures, in the second pass: what `probe.py` asks before it writes any."""
@@ -70,7 +72,7 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
     """The measurements that the probe's JSON lines hold.
 
     Raises InvalidTableError where they are not of this space or not the probe's, InvalidRequestError for rows
-    with impossible values; messages name the lines.
+    with impossible values, of another device or in another unit than milliseconds; messages name the lines.
     """
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     header, *rows = [_Row.read(number, line) for number, line in numbered] or [_Row(1, {})]
@@ -82,6 +84,7 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
     head = header.content
     try:
         device = Device(name=head["device"], **{name: head[name] for name in _DEVICE})
+        _check_rows(rows, device)
         reader = NetworkBlocks.of(
             space,
             num_classes=_size(head["num_classes"], "num_classes", _MOST_CLASSES),
@@ -92,6 +95,7 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
         networks, again = (
             _networks(device, reader, _of_kind(rows, kind)) for kind in ("network", "network_again")
         )
+        _refuse_impossible_speed(networks)
         repeatability = {name: _finite(head["repeatability"][name], name) for name in _REPEATABILITY}
         if repeatability["agreeing"] < LEAST_AGREEING:
             raise InvalidTableError(
@@ -118,6 +122,28 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
         is_drawn=~np.array(asked_for, dtype=np.bool_),
         sentinel=sentinel,
     )
+
+
+def _check_rows(rows: Sequence[_Row], device: Device) -> None:
+    """Refuse what would be left out in silence, or taken for something else."""
+    for row in rows:
+        kind = row.content.get("kind")
+        if kind not in _KINDS:
+            allowed = ", ".join(_KINDS)
+            raise InvalidTableError(f"line {row.number}: kind {kind!r} is unknown; allowed: {allowed}")
+        try:
+            device.refuse_other(row.content)
+            refuse_other_units(row.content)
+        except InvalidRequestError as error:
+            raise InvalidTableError(f"line {row.number}: {error}") from None
+
+
+def _refuse_impossible_speed(measured: MeasuredNetworks) -> None:
+    if not len(measured):
+        return
+    macs = measured.networks.sums(measured.codes, lambda blocks: np.array([[float(b.macs)] for b in blocks]))
+    speed = macs_per_second(measured.device.batch * macs[:, 0], measured.latency_ms)
+    refuse_impossible_speed(speed, f"networks of {MANY_MACS:,.0f} multiply-accumulates or more")
 
 
 def _sentinel(space: SearchSpace, header: _Row) -> SentinelTime | None:
@@ -194,7 +220,7 @@ def _table(device: Device, head: Mapping[str, Any], empty_ms: float, rows: Seque
         for row in rows
     ]
     tools = {str(name): str(version) for name, version in head["tools"].items()}
-    return LatencyTable(device=device, base_ms=empty_ms, rows=read_rows(numbered), tools=tools)
+    return LatencyTable(device=device, base_ms=empty_ms, rows=read_rows(numbered, device), tools=tools)
 
 
 def _networks(device: Device, reader: NetworkBlocks, rows: Sequence[_Row]) -> MeasuredNetworks:

@@ -91,6 +91,8 @@ def test_a_broken_table_names_the_line(http, host):
         (5, json.dumps({**json.loads(lines[4]), "cin": None}), "cin None is not a whole number"),
         (6, lines[4], "was told before"),
         (7, json.dumps({**json.loads(lines[6]), "op": "magic"}), "op 'magic' is unknown"),
+        (7, json.dumps({**json.loads(lines[6]), "threads": 4}), "of threads 4, not 1 as the header says"),
+        (8, json.dumps({**json.loads(lines[7]), "p50_us": 9.0}), "'p50_us' is a time in another unit"),
     ]:
         spoiled = [*lines]
         spoiled[number - 1] = line
@@ -103,6 +105,16 @@ def test_a_broken_table_names_the_line(http, host):
     for body in [b"", b"\xff", b"{}\0", b"[" * 100_000]:
         check(put_table(http, body), 422, "invalid-lines")
     check(http.get("/v1/devices/host/latency-table"), 404, "not-found")
+
+
+def test_a_table_in_another_unit_is_doubted_or_refused(http, host):
+    doubt = "make sure that times are milliseconds, not microseconds"
+    assert not any(doubt in warning for warning in put_table(http, text_of(table_of())).json()["warnings"])
+    slower = put_table(http, text_of(table_of(scale=1e3))).json()
+    assert doubt in slower["warnings"][0]
+    problem = check(put_table(http, text_of(table_of(scale=1e6))), 422, "invalid-lines")
+    assert "slower than any device" in problem["detail"] and "in milliseconds" in problem["detail"]
+    assert http.get("/v1/devices/host").json()["latency_table"] == slower
 
 
 def test_a_table_of_something_else_is_refused(http, host):
