@@ -206,6 +206,7 @@ async def create_measurements(
 ) -> Response:
     """Send what the probe wrote. A worker fits a latency model to it, and chooses it by cross-validation.
 
+    Or whole networks that were timed with a runtime that has no probe, in the same form (`docs/latency.md`).
     Three networks of ten have no part in the fit: by them the model's accuracy is told. From then on the
     model predicts for this space on this device.
     """

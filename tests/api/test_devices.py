@@ -186,6 +186,10 @@ def test_a_model_counts_once_it_is_fitted_and_tells_its_errors(http, host, worke
     assert found["table_accuracy"]["num_networks"] == 40 and found["table_accuracy"]["mape"] > 0.1
     (model,) = http.get("/v1/devices/host").json()["models"]
     assert model["measurements_id"] == found["id"] and model["accuracy"] == found["accuracy"]
+    again = found["second_pass"]
+    assert again["num_networks"] == 40 and 0 < again["mape"] < 0.03
+    assert again["hit_rate"] == 1 and again["spearman"] > 0.98
+    assert model["second_pass"] == again
     assert http.get("/v1/measurements?device=host").json()["items"] == [found]
     later = measure(http, probe_lines(factor=1.4)).json()
     worker.fit_latency()
@@ -200,6 +204,23 @@ def test_whole_networks_alone_are_fitted_with_the_given_table(http, host, worker
     found = http.get(f"/v1/measurements/{sent['id']}").json()
     assert found["num_blocks"] == 0 and found["table_accuracy"] is not None
     assert found["form"]["basis"].startswith("table")
+
+
+def test_times_of_another_runtime_need_what_its_user_knows(http, worker):
+    http.post("/v1/devices", json={"name": "phone", "runtime": "litert"}).raise_for_status()
+    head, *rows = map(json.loads, probe_lines(with_blocks=False))
+    head = {name: head[name] for name in head if name not in ("repeatability", "tools")}
+    head |= {"device": "phone", "runtime": "litert"}
+    once = [row for row in rows if row["kind"] == "network"]
+    sent = measure(http, map(json.dumps, [head, *once]), "phone")
+    assert sent.status_code == 201, sent.text
+    assert (sent.json()["repeatability"], sent.json()["second_pass"]) == (None, None)
+    worker.fit_latency()
+    (model,) = http.get("/v1/devices/phone").json()["models"]
+    assert model["accuracy"]["mape"] < 0.05 and model["second_pass"] is None
+    twice = [row for row in rows if row["kind"] != "empty"]
+    found = measure(http, map(json.dumps, [head, *twice]), "phone").json()
+    assert found["repeatability"]["num_models"] == found["second_pass"]["num_networks"] == 40
 
 
 def test_a_device_goes_with_all_that_was_measured_on_it(http, host, worker, database):
