@@ -127,14 +127,15 @@ async def put_latency_table(
 ) -> LatencyTable:
     """Give a device its latency table, as JSON lines: a header, then a line a block (see `docs/latency.md`).
 
-    Lines that are refused are named by their numbers. The table predicts for spaces of which nothing was
-    measured, as it stands; what is under way with an earlier table goes on with that one. What it lacks for
-    a space is listed at `gaps`.
+    Lines that are refused are named by their numbers: those of another device, of times that are not
+    milliseconds, told twice, or with fields that are missing or impossible. Times that are merely unusual are
+    `warnings`. The table predicts for spaces of which nothing was measured, as it stands; what is under way
+    with an earlier table goes on with that one. What it lacks for a space is listed at `gaps`.
     """
     text = await read_lines(request)
 
     def put() -> LatencyTable:
-        table = _lines_checked(lambda: Table.parse(text.splitlines()))
+        table = _lines_checked(lambda: _table(text))
         with services.database.begin() as session:
             _check_device(devices.get(session, name), table.device)
             return describe_table(devices.put_table(session, table, fills_gaps=fills_gaps))
@@ -205,6 +206,7 @@ async def create_measurements(
 ) -> Response:
     """Send what the probe wrote. A worker fits a latency model to it, and chooses it by cross-validation.
 
+    Or whole networks that were timed with a runtime that has no probe, in the same form (`docs/latency.md`).
     Three networks of ten have no part in the fit: by them the model's accuracy is told. From then on the
     model predicts for this space on this device.
     """
@@ -286,6 +288,12 @@ def _lines_checked(read: Callable[[], T]) -> T:
         return read()
     except InvalidRequestError as error:
         raise ProblemError("invalid-lines", 422, str(error)) from error
+
+
+def _table(text: str) -> Table:
+    table = Table.parse(text.splitlines())
+    table.refuse_impossible_speed()
+    return table
 
 
 def _networks(search_space: str, num_classes: int | None, in_channels: int | None) -> NetworkBlocks:

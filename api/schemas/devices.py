@@ -13,6 +13,7 @@ from nas.devices.basis import Basis
 from nas.devices.device import Device, DType
 from nas.devices.measurements import FIT_FROM
 from nas.store import work_files
+from nas.store.measurements import SECOND_PASS
 from nas.store.resources import WithJob
 from nas.store.tables import DeviceRow, LatencyTableRow, MeasurementsRow, WorkFileRow
 
@@ -66,11 +67,11 @@ class DeviceCreate(RequestModel):
 
 
 class LatencyAccuracy(AnswerModel):
-    """How far predictions are from what was measured."""
+    """How far times are from those that were measured: predictions, or a second pass of measuring."""
 
-    num_networks: int = Field(description="That it is judged by. The model was not fitted to them.")
-    mape: float = Field(description="Mean of |predicted - measured| / measured, as a fraction.")
-    hit_rate: float = Field(description="The part of them that is predicted to within 10 %.")
+    num_networks: int = Field(description="That it is judged by. A model was not fitted to them.")
+    mape: float = Field(description="Mean of |time - measured| / measured, as a fraction.")
+    hit_rate: float = Field(description="The part of them that is within 10 %.")
     spearman: float | None = Field(description="Rank correlation; null where all times are the same.")
 
 
@@ -82,7 +83,10 @@ class LatencyTable(AnswerModel):
     base_ms: float
     tools: dict[str, str]
     fills_gaps: bool = Field(description="Blocks that it lacks are estimated, where it has some around them.")
-    warnings: list[str] = Field(description="Larger blocks that are said to take clearly less than smaller.")
+    warnings: list[str] = Field(
+        description="Times that look like another unit; larger blocks that are said to take clearly less "
+        "than smaller."
+    )
     created_at: datetime
     links: dict[str, str]
 
@@ -111,6 +115,16 @@ class LatencyModelForm(AnswerModel):
     num_interpolated_blocks: int = Field(description="Whose time in the table is an estimate.")
 
 
+SecondPass = Annotated[
+    LatencyAccuracy | None,
+    Field(
+        description="How far a second pass over the same networks in the same sitting is from the first: a "
+        "model that is no further off is as good as measuring once more. Null where fewer than two networks "
+        "were measured twice, and for what earlier releases took."
+    ),
+]
+
+
 class LatencyModel(AnswerModel):
     """The model that predicts for one space's networks on a device."""
 
@@ -120,6 +134,7 @@ class LatencyModel(AnswerModel):
     in_channels: int
     form: LatencyModelForm
     accuracy: LatencyAccuracy
+    second_pass: SecondPass
     created_at: datetime
     links: dict[str, str]
 
@@ -142,7 +157,7 @@ class DeviceAnswer(AnswerModel):
 
 
 class Repeatability(AnswerModel):
-    """How the probe's own figures repeat, by a second pass in the same sitting."""
+    """How the figures repeat, by a second pass in the same sitting; a probe's are of some blocks too."""
 
     agreeing: float = Field(description="The part of them that came within 10 % of the first pass.")
     median_apart: float = Field(description="As a fraction.")
@@ -166,11 +181,12 @@ class Measurements(JobResource):
     in_channels: int
     num_networks: int
     num_blocks: int
-    repeatability: Repeatability
+    repeatability: Repeatability | None = Field(description="Null where nothing was measured twice.")
     form: LatencyModelForm | None = Field(
         description="Of the model; null until it is fitted, and where too few networks were measured for one."
     )
     accuracy: LatencyAccuracy | None = Field(description="Likewise.")
+    second_pass: SecondPass
     table_accuracy: LatencyAccuracy | None = Field(
         description="Of the blocks' plain sum, for comparison; null where blocks are missing."
     )
@@ -316,9 +332,10 @@ def describe_measurements(found: WithJob[MeasurementsRow]) -> Measurements:
         in_channels=row.in_channels,
         num_networks=row.num_networks,
         num_blocks=row.num_blocks,
-        repeatability=Repeatability(**row.repeatability),
+        repeatability=_repeatability(row),
         form=None if row.form is None else LatencyModelForm(**row.form),
         accuracy=_accuracy(row),
+        second_pass=_second_pass(row),
         table_accuracy=None if row.table_accuracy is None else LatencyAccuracy(**row.table_accuracy),
     )
 
@@ -355,9 +372,20 @@ def _describe_model(row: MeasurementsRow) -> LatencyModel:
         in_channels=row.in_channels,
         form=LatencyModelForm(**row.form),
         accuracy=accuracy,
+        second_pass=_second_pass(row),
         created_at=row.created_at,
         links={"measurements": f"/v1/measurements/{row.id}"},
     )
+
+
+def _repeatability(row: MeasurementsRow) -> Repeatability | None:
+    told = {name: row.repeatability[name] for name in Repeatability.model_fields if name in row.repeatability}
+    return Repeatability(**told) if told else None
+
+
+def _second_pass(row: MeasurementsRow) -> LatencyAccuracy | None:
+    told = row.repeatability.get(SECOND_PASS)
+    return None if told is None else LatencyAccuracy(**told)
 
 
 def _accuracy(row: MeasurementsRow) -> LatencyAccuracy | None:

@@ -18,7 +18,7 @@ _PATH = "/v1/devices"
 
 
 class Measurements(Product):
-    """What a probe measured on a device; its job fits a latency model."""
+    """What was measured on a device; its job fits a latency model."""
 
 
 class WorkFile(Product):
@@ -68,7 +68,7 @@ class Device(JsonObject):
         return dict(self.transport.get(f"{self._path}/latency-table/gaps", params))
 
     def measure(self, lines: str, *, display_name: str | None = None) -> Measurements:
-        """Send what the probe wrote on it, as it is; the fit of a model to it is queued."""
+        """Send what the probe wrote on it, or times of your own; the fit of a model to it is queued."""
         params = {"display_name": display_name}
         path = f"{self._path}/measurements"
         return Measurements(self.transport.create_from_lines(path, lines, params), self.transport)

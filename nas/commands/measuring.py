@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def measure_here(session: Session, client: Client, plan: ProbePlan) -> Measureme
             "or measure elsewhere with --pack"
         )
     device = _device(session, client, plan.device)
+    _refuse_other_runtime(device)
     with tempfile.TemporaryDirectory(prefix="nas-probe-") as name:
         folder = Path(name)
         with _work_file(session, client, plan, device) as work_file:
@@ -100,10 +101,22 @@ def measure_here(session: Session, client: Client, plan: ProbePlan) -> Measureme
 
 
 def pack(session: Session, client: Client, plan: ProbePlan, folder: Path) -> None:
-    """The probe and its work file in the folder, and what to do with them."""
+    """The probe and its work file in the folder, and what to do with them.
+
+    A work file of whole networks alone for a device that the probe cannot measure: for its own runtime.
+    """
     device = _device(session, client, plan.device)
+    if not _is_the_probes(device) and plan.max_blocks is None:
+        plan = replace(plan, max_blocks=0)
     with _work_file(session, client, plan, device) as work_file:
         work = work_file.download(folder)
+    if not _is_the_probes(device):
+        session.show({"name": device.name, "work_file": str(work)})
+        session.say(
+            f"time the networks in it with {device['runtime']}, and write a line for each as docs/latency.md "
+            f"says (Another runtime); then send them: nas device upload {device.name} out.jsonl --wait"
+        )
+        return
     probe = folder / "probe.py"
     probe.write_text(client.devices.probe_source(), encoding="utf-8")
     session.show({"name": device.name, "probe": str(probe), "work_file": str(work)})
@@ -129,12 +142,20 @@ def _device(session: Session, client: Client, name: str) -> Device:
             session.say(f"device {name} is added: {RUNTIME}, one thread, one image at a time")
         except StateConflictError:
             found = client.devices.get(name)
-    if (found["runtime"], found["dtype"]) != (RUNTIME, DTYPE):
-        raise UsageError(
-            f"device {name} is of {found['runtime']} and {found['dtype']}; the probe measures {RUNTIME} and "
-            f"{DTYPE}: add a device of these, or give this one a latency table"
-        )
     return found
+
+
+def _is_the_probes(device: Device) -> bool:
+    return (device["runtime"], device["dtype"]) == (RUNTIME, DTYPE)
+
+
+def _refuse_other_runtime(device: Device) -> None:
+    if not _is_the_probes(device):
+        raise UsageError(
+            f"device {device.name} is of {device['runtime']} and {device['dtype']}; the probe measures "
+            f"{RUNTIME} and {DTYPE}: add a device of these; or time whole networks yourself, which --pack "
+            "FOLDER gives, or give this one a latency table"
+        )
 
 
 @contextmanager

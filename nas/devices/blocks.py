@@ -92,7 +92,7 @@ class FusedBlock:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FusedBlock:
-        """The block of a table's row; other fields of the row are left alone.
+        """The block of a table's row; what other fields say is for the table to judge.
 
         Raises InvalidRequestError for a field that is missing or impossible.
         """

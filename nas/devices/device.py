@@ -58,7 +58,26 @@ class Device(RunSettings):
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name; `from_json` reads it back."""
-        return asdict(self)
+        return {**asdict(self), "dtype": self.dtype.value}
+
+    def told(self) -> dict[str, Any]:
+        """The same as the lines of files tell it: there `device` is the name."""
+        fields = self.to_json()
+        return {"device": fields.pop("name"), **fields}
+
+    def refuse_other(self, row: Mapping[str, Any]) -> None:
+        """InvalidRequestError for a row that names another device, or another way to run, than its header."""
+        told = self.told()
+        apart = [
+            f"{name} {row[name]!r}, not {told[name]!r}"
+            for name in told
+            if row.get(name) not in (None, told[name])
+        ]
+        if apart:
+            raise InvalidRequestError(
+                f"the row is of {'; '.join(apart)} as the header says, and all rows of a file are of one "
+                "device, run in one way; put it into a file of its own, or leave the fields out"
+            )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Device:

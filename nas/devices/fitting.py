@@ -98,6 +98,12 @@ class MeasuredNetworks:
     def __len__(self) -> int:
         return len(self.latency_ms)
 
+    def times_ms(self) -> dict[str, float]:
+        """By the key of the network; of two spellings of one network the one measured last."""
+        space = self.networks.space
+        keys = [space.canonical(space.decode(code)).key for code in self.codes]
+        return dict(zip(keys, self.latency_ms.tolist(), strict=True))
+
     def rows(self, rows: Rows) -> MeasuredNetworks:
         """Some of the networks."""
         return replace(self, codes=self.codes[rows], latency_ms=self.latency_ms[rows])

@@ -80,7 +80,13 @@ class Item:
     num_disturbed: int = 0
 
     def figures(self) -> dict[str, Any]:
-        """Median and spread over all runs that count, and the lowest and highest median of a visit."""
+        """Median and spread over all runs that count, and the lowest and highest median of a visit.
+
+        Deviation: no bootstrap interval of the median. Runs of one visit have their moment in common, so that
+        the visits are the sample, and of five a bootstrap knows too little: what it calls 95 % holds the true
+        median in some 88 of 100 simulated cases. The lowest and highest of k independent visits hold it in
+        all but 2 of 2^k, whatever the distribution: 94 of 100 for five. `visits` says of how many they are.
+        """
         runs = sorted(run for visit in self.visits for run in visit)
         medians = [statistics.median(visit) for visit in self.visits]
         return {
@@ -89,6 +95,7 @@ class Item:
             "p90_ms": runs[int(0.9 * (len(runs) - 1))],
             "low_ms": min(medians),
             "high_ms": max(medians),
+            "visits": len(medians),
             "n": len(runs),
             "warmup": WARM_UP_RUNS,
             "disturbed": self.num_disturbed,

@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from nas.devices.blocks import FusedBlock
 from nas.devices.device import Device
+from nas.devices.units import (
+    MANY_MACS,
+    macs_per_second,
+    refuse_impossible_speed,
+    refuse_other_units,
+    unusual_speed,
+)
 from nas.errors import InvalidRequestError, NasError
 
 SCHEMA = 1
@@ -24,6 +33,7 @@ _MAX_TOLD = 10
 MAX_MS = 1e7
 _LARGEST = 1e300
 _OPTIONAL_MS = ("mean_ms", "p90_ms")
+_JUDGED = f"blocks of {MANY_MACS:,.0f} multiply-accumulates or more"
 _DROP_TOLERATED = 0.05
 """Of a larger block's time below a smaller one's: what medians of one block differ by anyway."""
 
@@ -53,7 +63,7 @@ class LatencyTable:
         """The table that JSON lines describe; blank lines are left out.
 
         Raises InvalidTableError with the first problems: no JSON, another schema or a field that is missing,
-        a time that is not above 0, a block told twice.
+        a time that is not above 0 or in another unit, a row of another device, a block told twice.
         """
         numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         if len(numbered) - 1 > MAX_ROWS:
@@ -61,13 +71,12 @@ class LatencyTable:
         if not numbered:
             raise InvalidTableError("the table is empty; its first line is the header, blocks follow")
         device, base_ms, tools = _read_header(numbered[0][1])
-        rows = read_rows(numbered[1:])
+        rows = read_rows(numbered[1:], device)
         return cls(device=device, base_ms=base_ms, rows=rows, tools=tools)
 
     def lines(self) -> Iterator[str]:
         """The table as JSON lines, blocks in order; `parse` reads them back."""
-        device = self.device.to_json()
-        header = {"schema": SCHEMA, "device": device.pop("name"), **device}
+        header = {"schema": SCHEMA, **self.device.told()}
         yield json.dumps({**header, "base_ms": self.base_ms, "tools": dict(self.tools)})
         for block in sorted(self.rows):
             yield json.dumps({**block.to_json(), "p50_ms": self.rows[block]})
@@ -82,12 +91,28 @@ class LatencyTable:
         return tuple(sorted({block for block in blocks if block not in self.rows}))
 
     def warnings(self) -> tuple[str, ...]:
-        """Pairs of blocks of which the larger is told to take clearly less: slips, or a runtime's switch."""
-        return tuple(
+        """Times that look like another unit; then pairs of blocks of which the larger is told to take clearly
+        less: slips, or a runtime's switch.
+        """
+        doubt = unusual_speed(self._macs_per_second, _JUDGED)
+        slips = tuple(
             f"{larger} takes {self.rows[larger]:.4g} ms, less than {smaller} with {self.rows[smaller]:.4g} ms"
             for smaller, larger in _ordered_pairs(self.rows)
             if self.rows[larger] < (1 - _DROP_TOLERATED) * self.rows[smaller]
         )
+        return slips if doubt is None else (doubt, *slips)
+
+    def refuse_impossible_speed(self) -> None:
+        """InvalidRequestError where no device is as fast, or as slow, as the times say: it is another unit.
+
+        Not part of `parse`: a table that was taken stays readable.
+        """
+        refuse_impossible_speed(self._macs_per_second, _JUDGED)
+
+    @property
+    def _macs_per_second(self) -> float | None:
+        macs = [float(self.device.batch * block.macs) for block in self.rows]
+        return macs_per_second(np.array(macs), np.array([*self.rows.values()], dtype=np.float64))
 
 
 def refuse_missing(missing: Sequence[FusedBlock], where: str) -> None:
@@ -116,13 +141,15 @@ def _read_header(line: str) -> tuple[Device, float, dict[str, str]]:
     return Device.from_json({"name": header.pop("device"), **header}), float(base_ms), tools
 
 
-def read_rows(numbered: Sequence[tuple[int, str]]) -> dict[FusedBlock, float]:
-    """The blocks of numbered lines; InvalidTableError names the first lines that are refused."""
+def read_rows(numbered: Sequence[tuple[int, str]], device: Device) -> dict[FusedBlock, float]:
+    """The blocks of a device's numbered lines; InvalidTableError names the first lines that are refused."""
     rows: dict[FusedBlock, float] = {}
     problems: list[str] = []
     for number, line in numbered:
         try:
             row = _read_object(line, "a row")
+            device.refuse_other(row)
+            refuse_other_units(row)
             block, milliseconds = FusedBlock.from_json(row), _read_ms(row)
             if block in rows:
                 raise InvalidTableError(f"block {block} was told before; keep one row of it")

@@ -13,7 +13,6 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, undefer
 
 from nas.devices.accuracy import Accuracy
-from nas.devices.fitting import MeasuredNetworks
 from nas.devices.measurements import Measurements
 from nas.devices.model import LatencyModel
 from nas.devices.parts import NetworkBlocks
@@ -23,6 +22,8 @@ from nas.store.ids import Prefix, new_id
 from nas.store.resources import Cursor, WithJob, create_resource, get_resource, get_row, list_resources
 from nas.store.tables import MeasuredNetworkRow, MeasurementsRow
 
+SECOND_PASS = "second_pass"
+"""Among the repeatability of a row: that of the whole networks alone, as an accuracy."""
 _NOUN = "measurements"
 
 
@@ -48,12 +49,12 @@ def create(
         content=content,
         num_networks=len(measured.networks),
         num_blocks=len(measured.table.rows),
-        repeatability=dict(measured.repeatability),
+        repeatability=_repeatability(measured),
         sentinel_key=None if measured.sentinel is None else measured.sentinel.architecture_key,
         sentinel_ms=None if measured.sentinel is None else measured.sentinel.milliseconds,
     )
     found = create_resource(session, row, kind=JobKind.FIT_LATENCY, spec=spec)
-    first, again = _times_ms(measured.networks), _times_ms(measured.again)
+    first, again = measured.networks.times_ms(), measured.again.times_ms()
     session.add_all(
         MeasuredNetworkRow(
             measurements_id=row.id, architecture_key=key, p50_ms=p50_ms, again_ms=again.get(key)
@@ -157,11 +158,11 @@ def measured_networks(
     }
 
 
-def _times_ms(measured: MeasuredNetworks) -> dict[str, float]:
-    """By the key of the network; of two spellings of one network the one measured last."""
-    space = measured.networks.space
-    keys = [space.canonical(space.decode(code)).key for code in measured.codes]
-    return dict(zip(keys, measured.latency_ms.tolist(), strict=True))
+def _repeatability(measured: Measurements) -> dict[str, Any]:
+    """Empty where nothing was measured twice."""
+    second_pass = measured.second_pass
+    told = {} if second_pass is None else {SECOND_PASS: _shown(second_pass)}
+    return {**(measured.repeatability or {}), **told}
 
 
 def form_of(model: LatencyModel) -> dict[str, Any]:

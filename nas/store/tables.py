@@ -442,7 +442,8 @@ class MeasurementsRow(ResourceRow):
     num_networks: Mapped[int]
     num_blocks: Mapped[int]
     repeatability: Mapped[dict[str, Any]]
-    """Of the probe's own figures, in a second pass; shown, never queried."""
+    """Of the probe's own figures, in a second pass, and as `second_pass` how far that is from the first on
+    whole networks; empty where nothing was measured twice. Shown, never queried."""
     sentinel_key: Mapped[str | None]
     """Of the network by which the speeds of two sittings compare; NULL in files of probes of before."""
     sentinel_ms: Mapped[float | None]

@@ -91,6 +91,8 @@ def test_a_broken_table_names_the_line(http, host):
         (5, json.dumps({**json.loads(lines[4]), "cin": None}), "cin None is not a whole number"),
         (6, lines[4], "was told before"),
         (7, json.dumps({**json.loads(lines[6]), "op": "magic"}), "op 'magic' is unknown"),
+        (7, json.dumps({**json.loads(lines[6]), "threads": 4}), "of threads 4, not 1 as the header says"),
+        (8, json.dumps({**json.loads(lines[7]), "p50_us": 9.0}), "'p50_us' is a time in another unit"),
     ]:
         spoiled = [*lines]
         spoiled[number - 1] = line
@@ -103,6 +105,16 @@ def test_a_broken_table_names_the_line(http, host):
     for body in [b"", b"\xff", b"{}\0", b"[" * 100_000]:
         check(put_table(http, body), 422, "invalid-lines")
     check(http.get("/v1/devices/host/latency-table"), 404, "not-found")
+
+
+def test_a_table_in_another_unit_is_doubted_or_refused(http, host):
+    doubt = "make sure that times are milliseconds, not microseconds"
+    assert not any(doubt in warning for warning in put_table(http, text_of(table_of())).json()["warnings"])
+    slower = put_table(http, text_of(table_of(scale=1e3))).json()
+    assert doubt in slower["warnings"][0]
+    problem = check(put_table(http, text_of(table_of(scale=1e6))), 422, "invalid-lines")
+    assert "slower than any device" in problem["detail"] and "in milliseconds" in problem["detail"]
+    assert http.get("/v1/devices/host").json()["latency_table"] == slower
 
 
 def test_a_table_of_something_else_is_refused(http, host):
@@ -174,6 +186,10 @@ def test_a_model_counts_once_it_is_fitted_and_tells_its_errors(http, host, worke
     assert found["table_accuracy"]["num_networks"] == 40 and found["table_accuracy"]["mape"] > 0.1
     (model,) = http.get("/v1/devices/host").json()["models"]
     assert model["measurements_id"] == found["id"] and model["accuracy"] == found["accuracy"]
+    again = found["second_pass"]
+    assert again["num_networks"] == 40 and 0 < again["mape"] < 0.03
+    assert again["hit_rate"] == 1 and again["spearman"] > 0.98
+    assert model["second_pass"] == again
     assert http.get("/v1/measurements?device=host").json()["items"] == [found]
     later = measure(http, probe_lines(factor=1.4)).json()
     worker.fit_latency()
@@ -188,6 +204,23 @@ def test_whole_networks_alone_are_fitted_with_the_given_table(http, host, worker
     found = http.get(f"/v1/measurements/{sent['id']}").json()
     assert found["num_blocks"] == 0 and found["table_accuracy"] is not None
     assert found["form"]["basis"].startswith("table")
+
+
+def test_times_of_another_runtime_need_what_its_user_knows(http, worker):
+    http.post("/v1/devices", json={"name": "phone", "runtime": "litert"}).raise_for_status()
+    head, *rows = map(json.loads, probe_lines(with_blocks=False))
+    head = {name: head[name] for name in head if name not in ("repeatability", "tools")}
+    head |= {"device": "phone", "runtime": "litert"}
+    once = [row for row in rows if row["kind"] == "network"]
+    sent = measure(http, map(json.dumps, [head, *once]), "phone")
+    assert sent.status_code == 201, sent.text
+    assert (sent.json()["repeatability"], sent.json()["second_pass"]) == (None, None)
+    worker.fit_latency()
+    (model,) = http.get("/v1/devices/phone").json()["models"]
+    assert model["accuracy"]["mape"] < 0.05 and model["second_pass"] is None
+    twice = [row for row in rows if row["kind"] != "empty"]
+    found = measure(http, map(json.dumps, [head, *twice]), "phone").json()
+    assert found["repeatability"]["num_models"] == found["second_pass"]["num_networks"] == 40
 
 
 def test_a_device_goes_with_all_that_was_measured_on_it(http, host, worker, database):

@@ -125,7 +125,9 @@ async def a_device_is_measured_and_asked_about(client, worker, folder):
     measured = await measured.wait(timeout=60)
     assert [found.id async for found in device.measurements()] == [measured.id]
     assert [found.id async for found in client.measurements.list(device="host")] == [measured.id]
-    assert (await device.refresh())["models"][0]["accuracy"] == measured["accuracy"]
+    (model,) = (await device.refresh())["models"]
+    assert (model["accuracy"], model["second_pass"]) == (measured["accuracy"], measured["second_pass"])
+    assert measured["second_pass"]["hit_rate"] == 1
     await client.searches.create(
         supernet.id,
         5,

@@ -100,8 +100,12 @@ def test_this_machine_is_measured_in_one_command(nas, supernet, worker, monkeypa
     assert isolated == "-I"
     assert arguments == ["work.zip", "out.jsonl", "--device", "host", "--threads", "1", "--cores", "0"]
     assert nas("device", "list", "-o", "id").out.split() == ["host"]
-    assert "micro_8 (" in nas("device", "list").out
-    assert found.json()["id"] in nas("device", "measurements", "host").out
+    told = found.json()
+    error, again = (f"{told[name]['mape']:.1%}" for name in ("accuracy", "second_pass"))
+    assert f"micro_8 ({error}, measured again {again})" in nas("device", "list").out
+    listed = nas("device", "measurements", "host").out
+    assert told["id"] in listed and f"{again}, 100.0%, {told['second_pass']['spearman']:.3f}" in listed
+    assert "second_pass" in nas("device", "get", "host").out
     best = nas("best", supernet.id, "--device", "host")
     assert best.status == 1 and "no network" in best.err
 
@@ -160,7 +164,25 @@ def test_a_device_that_the_probe_cannot_measure_is_refused(nas, supernet):
     nas("device", "add", "phone", "--runtime", "litert")
     refused = nas("device", "probe", "phone", "--supernet", supernet.id)
     assert refused.status == 2 and "give this one a latency table" in refused.err
+    assert "--pack FOLDER" in refused.err
     assert nas("device", "probe", "phone").status == 2
+
+
+def test_networks_are_packed_for_a_runtime_that_has_no_probe(nas, client, supernet, worker, tmp_path):
+    nas("device", "add", "phone", "--runtime", "litert")
+    asked = []
+
+    def work():
+        asked[:] = client.work_files.list()
+        assert asked, "no work file to claim"
+        worker.make_work_file(b"a zip")
+
+    helper = later(work)
+    packed = nas("device", "probe", "phone", "--supernet", supernet.id, "--pack", tmp_path / "kit")
+    helper.join()
+    assert packed.status == 0 and "time the networks in it with litert" in packed.err
+    assert [path.name for path in (tmp_path / "kit").iterdir()] == ["work.zip"]
+    assert [work_file["spec"]["max_blocks"] for work_file in asked] == [0]
 
 
 @pytest.mark.parametrize(

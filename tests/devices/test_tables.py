@@ -32,7 +32,7 @@ DEVICE = Device(name="made_up", runtime="law")
 def _time_ms(block):
     """A law that is linear in logarithms, so that interpolation must find it again."""
     return (
-        1e-3 * block.cin**0.7 * block.cout**0.6 * (block.h * block.w) ** 0.8 * block.k * (1 + block.fused_add)
+        1e-5 * block.cin**0.7 * block.cout**0.6 * (block.h * block.w) ** 0.8 * block.k * (1 + block.fused_add)
     )
 
 

@@ -17,7 +17,7 @@ _PATH = "/v1/devices"
 
 
 class AsyncMeasurements(AsyncProduct):
-    """What a probe measured on a device; its job fits a latency model."""
+    """What was measured on a device; its job fits a latency model."""
 
 
 class AsyncWorkFile(AsyncProduct):
@@ -67,7 +67,7 @@ class AsyncDevice(AsyncJsonObject):
         return dict(await self.transport.get(f"{self._path}/latency-table/gaps", params))
 
     async def measure(self, lines: str, *, display_name: str | None = None) -> AsyncMeasurements:
-        """Send what the probe wrote on it, as it is; the fit of a model to it is queued."""
+        """Send what the probe wrote on it, or times of your own; the fit of a model to it is queued."""
         params = {"display_name": display_name}
         path = f"{self._path}/measurements"
         return AsyncMeasurements(await self.transport.create_from_lines(path, lines, params), self.transport)
