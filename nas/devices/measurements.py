@@ -96,7 +96,7 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
     head = header.content
     try:
         device = Device(name=head["device"], **{name: head[name] for name in _DEVICE})
-        _check_rows(rows, device)
+        _check_rows(header, rows, device)
         reader = NetworkBlocks.of(
             space,
             num_classes=_size(head["num_classes"], "num_classes", _MOST_CLASSES),
@@ -130,11 +130,11 @@ def read_measurements(lines: Iterable[str], space: SearchSpace) -> Measurements:
     )
 
 
-def _check_rows(rows: Sequence[_Row], device: Device) -> None:
+def _check_rows(header: _Row, rows: Sequence[_Row], device: Device) -> None:
     """Refuse what would be left out in silence, or taken for something else."""
-    for row in rows:
+    for row in (header, *rows):
         kind = row.content.get("kind")
-        if kind not in _KINDS:
+        if row is not header and kind not in _KINDS:
             allowed = ", ".join(_KINDS)
             raise InvalidTableError(f"line {row.number}: kind {kind!r} is unknown; allowed: {allowed}")
         try:

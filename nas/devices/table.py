@@ -127,6 +127,7 @@ def refuse_missing(missing: Sequence[FusedBlock], where: str) -> None:
 
 def _read_header(line: str) -> tuple[Device, float, dict[str, str]]:
     header = _read_object(line, "the header")
+    refuse_other_units(header)
     if header.pop("schema", None) != SCHEMA:
         raise InvalidTableError(f"the header's schema is not {SCHEMA}; write the table as this release does")
     if "device" not in header or "base_ms" not in header:

@@ -29,7 +29,7 @@ thread of a Xeon 5e9 and on a Titan RTX 9e11 (TF-NAS), MobileNetV3 on a small FP
 on a V100 4e12. Microcontrollers lie below it, and large accelerators with large batches above it.
 """
 
-_TIME = r"(?:(?:latency|lat|time|p\d+|mean|median|avg|average|min|max|low|high|std)_)*"
+_TIME = r"(?:(?:base|latency|lat|time|p\d+|mean|median|avg|average|min|max|low|high|std)_)*"
 _UNIT = r"(?:[nuµμ]s(?:ecs?)?|secs?|(?:nano|micro)?seconds?|nanos|micros|minutes?)"
 _OTHER_UNIT = re.compile(_TIME + _UNIT, re.IGNORECASE)
 # Bare `s` is a stride in many a table; with `latency_` or the like before it, it is seconds.
@@ -39,18 +39,18 @@ _MILLISECONDS = ("ms", "msec", "millisecond", "milliseconds")
 
 
 def refuse_other_units(row: Mapping[str, Any]) -> None:
-    """InvalidRequestError for a row that gives a time in anything but milliseconds; else nothing."""
+    """InvalidRequestError for a row, or a header, that gives a time in anything but milliseconds."""
     for name, value in row.items():
         if value is None:
             continue
         if _OTHER_UNIT.fullmatch(name) or _SECONDS.fullmatch(name):
             raise InvalidRequestError(
-                f"{name!r} is a time in another unit, and times are milliseconds here; give the median as "
-                f"'p50_ms', converted, and leave {name!r} out"
+                f"{name!r} is a time in another unit, and times are milliseconds here: 'p50_ms' of a row, "
+                f"'base_ms' of a header; convert it and leave {name!r} out"
             )
         if name in _SAYS_UNIT and value not in _MILLISECONDS:
             raise InvalidRequestError(
-                f"{name} {value!r} is not milliseconds, the only unit here; convert 'p50_ms' and leave "
+                f"{name} {value!r} is not milliseconds, the only unit here; convert the times and leave "
                 f"{name!r} out"
             )
 

@@ -84,7 +84,7 @@ def test_rows_may_say_what_the_header_says():
 def test_a_time_in_another_unit_is_refused_by_line_and_name(name, beside):
     row = json.loads(LINES[2])
     change = {} if beside else {"p50_ms": None}
-    told = rf"^line 3: '{name}' is a time in another unit, and times are milliseconds here; give .* 'p50_ms'"
+    told = rf"^line 3: '{name}' is a time in another unit, and times are milliseconds here: 'p50_ms' of a row"
     with pytest.raises(InvalidTableError, match=told):
         LatencyTable.parse(with_row(3, {**change, name: 1000 * row["p50_ms"]}))
 
@@ -94,6 +94,17 @@ def test_a_row_that_says_its_unit_says_milliseconds(name):
     assert LatencyTable.parse(with_row(2, {name: "milliseconds"}))
     with pytest.raises(InvalidTableError, match=f"^line 2: {name} 'us' is not milliseconds, the only unit"):
         LatencyTable.parse(with_row(2, {name: "us"}))
+
+
+def test_headers_are_held_to_milliseconds_too():
+    for change, told in [
+        ({"unit": "us"}, "unit 'us' is not milli"),
+        ({"base_us": 50}, "'base_us' is a time in"),
+    ]:
+        with pytest.raises(InvalidRequestError, match=told):
+            LatencyTable.parse(with_row(1, change))
+        with pytest.raises(InvalidRequestError, match=f"^line 1: {told}"):
+            read_measurements(with_row(1, change, probe_lines(count=3)), SPACES["micro_8"])
 
 
 def test_rows_of_measurements_are_held_to_the_same():
