@@ -141,7 +141,7 @@ def test_where_chance_finds_nothing_the_last_resort_is_asked_and_its_networks_ar
         asked.append(told)
         return [large, small]
 
-    monkeypatch.setattr(loop_module, "stratified_seeds", lambda region, count, rng: [])
+    monkeypatch.setattr(loop_module, "stratified_seeds", lambda *_, **__: [])
     settings = settings_of()
     loop: SearchLoop[Measured] = SearchLoop(
         region=region, settings=settings, proposer=make_proposer(region, settings), last_resort=last_resort

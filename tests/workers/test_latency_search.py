@@ -125,7 +125,7 @@ def test_a_network_measured_before_that_keeps_the_bounds_is_an_answer_where_chan
 ):
     earlier = add(site, supernet_id, source, middle())
     run_with_table(site, earlier.job.id, Table())
-    monkeypatch.setattr(loop, "stratified_seeds", lambda region, count, rng: [])
+    monkeypatch.setattr(loop, "stratified_seeds", lambda *_, **__: [])
     later = add(site, supernet_id, source, middle())
     run_with_table(site, later.job.id, Table())
     assert site.queue.get(later.job.id).state is JobState.SUCCEEDED
