@@ -34,7 +34,8 @@ _EXPLORED_SHARE = 0.1
 _MAX_PREDICTIONS = 20_000
 """Of the inner search each round. Source: LINAS's figure for OFA-MobileNetV3."""
 _PREDICTIONS_PER_TRIAL = 50
-"""Small budgets get fewer: a predictor that has seen little is not worth a long search."""
+"""Deviation: small budgets get fewer, since a predictor that has seen little is not worth a long search. What
+that costs on a large space has not been measured: both benchmarks are small enough to be listed whole."""
 _MOST_KNOWN = 300
 """Of the networks measured before the search, spread evenly over the order in which they were: what a process
 learns grows with the cube of their number."""

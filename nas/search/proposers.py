@@ -123,7 +123,7 @@ def _create_study(sampler: BaseSampler, num_objectives: int) -> Study:
 
 
 def _nsga2(region: FeasibleRegion, settings: SearchSettings) -> Proposer:
-    # The seeds are the first generation: more would leave a small budget no second one.
+    # Deviation: the usual 50 would leave a small budget no second generation. The seeds are the first.
     population = min(max(settings.num_seeds, _MIN_POPULATION), _MAX_POPULATION)
     sampler = NSGAIISampler(population_size=population, seed=settings.seed)
     return OptunaProposer(region.space, sampler, num_objectives=len(settings.objectives))

@@ -10,12 +10,14 @@ from nas.prefilter.deepmad.free_bound import Multipliers, certify, grid, multipl
 from nas.prefilter.deepmad.free_relaxed import Relaxation
 from nas.prefilter.deepmad.free_search import search_free
 from nas.prefilter.deepmad.free_widths import FreeNetworks, FreeTask, tangent
-from nas.prefilter.deepmad.score import needed_log_width
+from nas.prefilter.deepmad.score import PenalisedStages, ScoreRules, needed_log_width
 from tests.fidelity.deepmad_networks import PUBLISHED
 
 R18 = FreeTask(max_flops=1.82e9, max_params=11.69e6, max_effectiveness=0.3)
 R34 = FreeTask(max_flops=3.68e9, max_params=21.8e6, max_effectiveness=0.3)
 TASKS = {"R18": R18, "R34": R34}
+STRICT = replace(R18, min_depths=(1, 2, 2, 3, 2), penalised_stages=PenalisedStages.ALL)
+"""Without the loophole that early stages may be as shallow as they like."""
 REFERENCE = {"R18": 36404.9, "R34": 48398.5}
 """The best that a mutation search of 25 s found, once."""
 
@@ -36,7 +38,7 @@ def random_codes(task, count, rng):
         width = 8 * np.maximum(1, np.round(most * rng.random(count)).astype(np.int64))
         least = -(-width // (8 * task.max_narrowing))
         inner = 8 * (least + ((width // 8 - least) * rng.random(count) ** 3).astype(np.int64))
-        depth = rng.integers(1, task.max_depths[stage] + 1, size=count)
+        depth = rng.integers(task.min_depths[stage], task.max_depths[stage] + 1, size=count)
         codes[:, 1 + 4 * stage : 5 + 4 * stage] = np.stack(
             [width, inner, rng.choice(task.kernels, size=count), depth], axis=1
         )
@@ -70,9 +72,8 @@ def test_the_tangent_is_never_above_what_effectiveness_asks_for():
     assert slope * 127 + at_zero == pytest.approx(needed_log_width(127, 0.3))
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_bound_is_above_every_network_that_keeps_the_task(name):
-    task = TASKS[name]
+@pytest.mark.parametrize("task", [R18, R34, STRICT], ids=["R18", "R34", "strict"])
+def test_the_bound_is_above_every_network_that_keeps_the_task(task):
     rng = np.random.default_rng(1)
     networks = FreeNetworks(task, random_codes(task, 100_000, rng))
     kept = networks.excess <= 1
@@ -138,6 +139,19 @@ def test_what_the_search_finds_keeps_the_task_by_the_independent_counter(monoton
     assert best == pytest.approx(found.objective.max(), rel=1e-12)
     # The published network, which exceeds its own FLOPs, is no match.
     assert best > PUBLISHED["R18"].objective
+
+
+def test_depths_are_as_deep_as_asked_and_all_of_them_alike_where_all_are_penalised():
+    found = search_free(STRICT, np.random.default_rng(2), starts=1, beam=2)
+    depths = found.codes[:, 4::4]
+    assert (depths >= STRICT.min_depths).all()
+    rules = ScoreRules(penalised_stages=PenalisedStages.ALL)
+    best = score(found.structure(0).lower(), rules)
+    assert best.objective == pytest.approx(found.objective[0], rel=1e-12)
+    # The official penalty lets the first stages be shallow, and so they are.
+    official = search_free(R18, np.random.default_rng(2), starts=1, beam=2).codes[0, 4::4]
+    assert official[:2].tolist() == [1, 1]
+    assert np.std(depths[0]) < np.std(official)
 
 
 @pytest.mark.slow

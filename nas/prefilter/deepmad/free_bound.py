@@ -182,7 +182,7 @@ def _stage_gain(
         np.log(high),
     )
     best = np.full(len(out), -np.inf)
-    for depth in {1, task.max_depths[stage - 1]}:
+    for depth in {task.min_depths[stage - 1], task.max_depths[stage - 1]}:
         linear = first + (depth - 1) * later
         fixed = fixed_first + (depth - 1) * fixed_later + 3 * depth * prices.log_width * prices.slope
         fixed = fixed - entropy * (log_read + (depth - 1) * log_high)

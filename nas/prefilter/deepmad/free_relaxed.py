@@ -110,7 +110,7 @@ class Relaxation:
         task = self._task
         low, high = np.full(self._size, 8.0), np.full(self._size, float(task.max_width))
         high[0] = task.max_stem
-        low[self._num_widths :], high[self._num_widths :] = 1.0, task.max_depths
+        low[self._num_widths :], high[self._num_widths :] = task.min_depths, task.max_depths
         return low, high
 
     def _rules(self) -> Iterator[tuple[Floats, float]]:

@@ -77,7 +77,8 @@ def _start(task: FreeTask, rng: np.random.Generator) -> Floats:
     """A random network, narrow and shallow first; it need not keep the task."""
     outs = np.sort(np.exp(rng.uniform(np.log(16), np.log(task.max_width / 2), task.num_stages)))
     inners = outs / rng.uniform(2, task.max_narrowing, task.num_stages)
-    depths = 1 + rng.random(task.num_stages) * (np.array(task.max_depths) - 1) / 2
+    least, most = np.array(task.min_depths), np.array(task.max_depths)
+    depths = least + rng.random(task.num_stages) * (most - least) / 2
     return np.concatenate([[task.max_stem], np.stack([outs, inners], axis=1).ravel(), depths])
 
 
@@ -183,7 +184,7 @@ def _ruled(task: FreeTask, codes: Ints) -> Ints:
     kept = (codes[:, 0] >= 8) & (codes[:, 0] <= task.max_stem) & (outs <= task.max_width).all(axis=1)
     kept &= ((outs <= task.max_growth * reads) & (inners <= outs) & (inners >= 8)).all(axis=1)
     kept &= (outs <= task.max_narrowing * inners).all(axis=1)
-    kept &= ((depths >= 1) & (depths <= task.max_depths)).all(axis=1)
+    kept &= ((depths >= task.min_depths) & (depths <= task.max_depths)).all(axis=1)
     widths = {Monotone.OUT: outs, Monotone.INNER: inners}.get(task.monotone)
     if widths is not None:
         kept &= (np.diff(widths, axis=1) >= 0).all(axis=1)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.prefilter.deepmad.score import Monotone, needed_log_width
+from nas.prefilter.deepmad.score import Monotone, PenalisedStages, ScoreRules, needed_log_width
 from nas.prefilter.deepmad.structure import BlockKind, Stage, Structure
 
 Ints = NDArray[np.int64]
@@ -39,7 +39,11 @@ class FreeTask:
     strides: tuple[int, ...] = (2, 2, 2, 1, 2)
     max_stem: int = 32
     max_width: int = 2048
+    min_depths: tuple[int, ...] = (1, 1, 1, 1, 1)
     max_depths: tuple[int, ...] = (3, 30, 30, 30, 30)
+    penalised_stages: PenalisedStages = PenalisedStages.OFFICIAL
+    """Whose depths are to be alike. Officially the first two may be as shallow as they like, and are: the
+    best networks found have depth 1 there. `ALL` and `min_depths` close that loophole."""
     kernels: tuple[int, ...] = (3, 5)
     max_growth: int = 4
     """A stage is at most so many times as wide as what it reads."""
@@ -78,8 +82,10 @@ class FreeNetworks:
 
     @cached_property
     def objective(self) -> Floats:
-        """H less the penalty on the spread of the last three depths."""
-        penalty: Floats = PENALTY_WEIGHT * np.exp(np.std(self._depths[:, -3:], axis=1))
+        """H less the penalty on the spread of the depths that are to be alike."""
+        rules = ScoreRules(penalised_stages=self.task.penalised_stages)
+        count = rules.num_penalised(self.task.num_stages, has_depthwise=False)
+        penalty: Floats = PENALTY_WEIGHT * np.exp(np.std(self._depths[:, -count:], axis=1))
         return self._entropy - penalty
 
     @cached_property

@@ -4,8 +4,10 @@ A frontier wants networks of every cost, so one budget will not do: the best und
 them, are dear. Here a network is held against the best of those that cost no more than it does.
 
 Deviation: networks are cut, and not options by their reduced costs, which `cut_options` would do: between
-cheap and dear networks every option is part of a good one (decision 15). Bounds on latency are no rows of the
-program.
+cheap and dear networks every option is part of a good one (decision 15).
+Deviation: bounds on latency are no rows of the program. A device's blocks are several of our layers fused,
+whose time the program cannot share out among them, and most devices' models are no sums. What keeps such a
+bound is then decided by the search, which measures nothing that breaks one.
 """
 
 from __future__ import annotations
