@@ -9,12 +9,13 @@ down_revision = "0017"
 branch_labels = None
 depends_on = None
 
-_BEFORE = "'inherited', 'seed', 'prefilter', 'proposed', 'mutated', 'random'"
+_BEFORE = ("inherited", "seed", "prefilter", "proposed", "mutated", "random")
+_NOW = (*_BEFORE[:4], "explored", *_BEFORE[4:])
 
 
 def upgrade() -> None:
     # Of searches made before, what was drawn so stays among the proposed: it is not kept which.
-    _allow(f"{_BEFORE}, 'explored'")
+    _allow(_NOW)
 
 
 def downgrade() -> None:
@@ -22,10 +23,11 @@ def downgrade() -> None:
     _allow(_BEFORE)
 
 
-def _allow(origins: str) -> None:
+def _allow(origins: tuple[str, ...]) -> None:
+    listed = ", ".join(f"'{origin}'" for origin in origins)
     op.execute(
         f"""
         ALTER TABLE trials DROP CONSTRAINT ck_trials_origin;
-        ALTER TABLE trials ADD CONSTRAINT ck_trials_origin CHECK (origin IN ({origins}))
+        ALTER TABLE trials ADD CONSTRAINT ck_trials_origin CHECK (origin IN ({listed}))
         """
     )
