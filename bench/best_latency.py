@@ -8,24 +8,18 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from bench.latency_models import made_up_models
 from nas.costs import COST_NAMES, costs
-from nas.devices.accuracy import Accuracy
-from nas.devices.basis import Basis, block_figures
-from nas.devices.boosting import grow_trees
-from nas.devices.device import Device
 from nas.devices.fitting import MeasuredNetworks
 from nas.devices.measurements import Measurements
 from nas.devices.model import LatencyModel
 from nas.devices.parts import NetworkBlocks
-from nas.devices.residual import Interactions, ResidualInputs, chosen_options
 from nas.devices.table import LatencyTable
 from nas.space import SearchSpace
 from nas.store import devices, evaluations, measurements
@@ -33,8 +27,6 @@ from nas.store.database import Database
 from nas.store.evaluation_columns import packed_code
 from nas.store.evaluations import EvaluationProtocol
 from nas.trial import Evaluation
-
-_FITTED_TO = 60
 
 
 def measure_latency_answers(
@@ -50,7 +42,7 @@ def measure_latency_answers(
     """Print how long answers take by an additive model, one with interactions, and one with trees."""
     networks = NetworkBlocks.of(space, num_classes=num_classes, in_channels=3)
     path = f"/v1/supernets/{protocol.supernet_id}"
-    for form, model in _models(networks):
+    for form, model in made_up_models(networks):
         _publish(database, model, networks)
         name, bounds = model.device.name, _bounds(model, networks)
         before_s = _processor_s(pid)
@@ -78,40 +70,8 @@ def _processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _models(networks: NetworkBlocks) -> Iterator[tuple[str, LatencyModel]]:
-    blocks = networks.distinct()
-    times = {block: 0.01 + 2e-7 * block.macs for block in blocks}
-    device = Device(name="additive", runtime="made_up")
-    table = LatencyTable(device=device, base_ms=0.05, rows=times)
-    plain = LatencyModel.of_table(table)
-    yield "additive", replace(plain, accuracy=_nothing())
-    rng = np.random.default_rng(0)
-    codes = np.stack(
-        [rng.integers(len(d.options), size=_FITTED_TO) for d in networks.space.decisions], axis=1
-    )
-    factor = np.exp(0.05 * rng.standard_normal(_FITTED_TO))
-    inputs = ResidualInputs(
-        networks.sums(codes, block_figures(Basis.WORK).values), chosen_options(networks.space, codes)
-    )
-    for name, residual in (
-        ("interactions", Interactions.fit(inputs, np.log(factor), strength=0.3)),
-        ("trees", grow_trees(inputs, np.log(factor), seed=0)),
-    ):
-        own = Device(name=name, runtime="made_up")
-        yield (
-            f"with {name}",
-            replace(
-                plain, device=own, table=replace(table, device=own), residual=residual, accuracy=_nothing()
-            ),
-        )
-
-
 def _codes(space: SearchSpace, num: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack([rng.integers(len(d.options), size=num) for d in space.decisions], axis=1)
-
-
-def _nothing() -> Accuracy:
-    return Accuracy(num_networks=2, mape=0.0, hit_rate=1.0, spearman=1.0)
 
 
 def _publish(database: Database, model: LatencyModel, networks: NetworkBlocks) -> None:

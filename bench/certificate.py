@@ -1,4 +1,4 @@
-"""How long the certificate on bounds takes: counted costs, and with a latency table beside them."""
+"""How long the certificate on bounds takes: counted costs, with a latency table, with one that is no sum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from functools import partial
 import numpy as np
 
 from api.certificates import CertificateProcesses
+from bench.latency_models import made_up_models
+from nas.devices.latency_costs import DeviceCosts, networks_of
 from nas.prefilter.certificate import Certificate, Verdict, certify
 from nas.search.constraints import Bounds
-from nas.search.cost_model import Codes, CostParts, Costs, Part, PartKind, SpaceCosts
+from nas.search.cost_model import Codes, CostModel, CostParts, Costs, Part, PartKind, SpaceCosts
 from nas.search.region import FeasibleRegion
+from nas.search.sampling import is_enumerable
 from nas.space import SearchSpace
 from search_spaces import SPACES
 
@@ -62,32 +65,53 @@ def main(arguments: Sequence[str]) -> None:
     """Milliseconds a certificate, warm, by space: median, most, and what was answered.
 
     Bounds are 0.6 to 1.3 times what the smallest network costs: where answers are hardest. The latency is
-    made up of MACs and parameters, each part with an error of its own by a factor of about `--noise`.
+    made up of MACs and parameters, each part with an error of its own by a factor of about `--noise`. With
+    `--fitted` it is a sum over blocks times a factor of its own for each network, in both of its forms.
     """
     parser = argparse.ArgumentParser(prog="bench certificate")
     parser.add_argument("--questions", type=int, default=100, help="A space and number of bounds.")
     parser.add_argument("--noise", type=float, default=0.3, help="Standard deviation of the logarithm.")
     parser.add_argument("--space", action="append", choices=SPACES, help="All of them by default.")
     parser.add_argument("--served", action="store_true", help="Ask as requests do: in another process.")
+    parser.add_argument("--fitted", action="store_true", help="Latencies that are no sum, nothing else.")
     options = parser.parse_args(arguments)
     processes = CertificateProcesses(patience_s=_PATIENCE_S)
     ask = processes.certify if options.served else partial(certify, limit_s=LIMIT_S)
     for name in options.space or SPACES:
+        if options.fitted:
+            _report_fitted(ask, SPACES[name], options.questions)
+            continue
         started = time.perf_counter()
         model = _timed_costs(SPACES[name], options.noise)
         if options.served:
             # The other process makes its own.
             started = time.perf_counter()
-        ask(_region(model, model.counted.names, np.random.default_rng(0)))
+        ask(_region(model.counted, model.counted.names, np.random.default_rng(0)))
         what = "to start the process and make its tables" if options.served else "to make its tables"
         print(f"{name}: {time.perf_counter() - started:.1f} s {what}, once a process")
         for count in range(1, 5):
-            _report(ask, model, model.counted.names, count, options.questions)
+            _report(ask, model.counted, model.counted.names, count, options.questions)
         _report(ask, model, (LATENCY, "macs", "params", "peak_activation_bytes"), 4, options.questions)
     processes.close()
 
 
-def _report(ask: Ask, model: TimedCosts, names: Sequence[str], count: int, num_questions: int) -> None:
+def _report_fitted(ask: Ask, space: SearchSpace, num_questions: int) -> None:
+    """By form of the model: its latency alone, beside MACs, and beside three counted costs."""
+    if is_enumerable(space):
+        print(f"{space.name}: all of its networks are looked at, whatever the latency")
+        return
+    exact = SpaceCosts(space=space)
+    for form, model in made_up_models(networks_of(exact)):
+        if model.is_additive:
+            continue
+        print(f"{space.name}, {form}:")
+        costs = DeviceCosts(exact=exact, model=model)
+        ask(_region(costs, costs.names, np.random.default_rng(0)))
+        for others in ((), ("macs",), ("macs", "params", "peak_activation_bytes")):
+            _report(ask, costs, (LATENCY, *others), 1 + len(others), num_questions)
+
+
+def _report(ask: Ask, model: CostModel, names: Sequence[str], count: int, num_questions: int) -> None:
     rng = np.random.default_rng(1)
     taken_ms, answers = [], Counter[str]()
     for _ in range(num_questions):
@@ -106,13 +130,13 @@ def _told(answer: Certificate, region: FeasibleRegion) -> str:
         return answer.verdict
     if answer.relief is None or len(answer.relief.relax_alone) < len(region.bounds.limits):
         return "infeasible, relief not found in time"
-    return "infeasible"
+    return "infeasible" if answer.relief.is_least else "infeasible, relief not proved to be the least"
 
 
-def _region(model: TimedCosts, names: Sequence[str], rng: np.random.Generator) -> FeasibleRegion:
+def _region(model: CostModel, names: Sequence[str], rng: np.random.Generator) -> FeasibleRegion:
     least: Mapping[str, np.ndarray] = model.batch(model.space.encode([model.space.smallest()]), names)
     limits = [(name, float(least[name][0] * rng.uniform(0.6, 1.3))) for name in sorted(names)]
-    return FeasibleRegion(model if LATENCY in names else model.counted, Bounds(tuple(limits)))
+    return FeasibleRegion(model, Bounds(tuple(limits)))
 
 
 def _timed_costs(space: SearchSpace, noise: float) -> TimedCosts:

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
 
 from nas.devices.parts import Floats
-from nas.devices.residual import ResidualInputs, TreeEnsemble
+from nas.devices.residual import ResidualInputs
+from nas.devices.tree_ensemble import TreeEnsemble
 
 NUM_TREES = 300
 _DEPTH = 3

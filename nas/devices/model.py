@@ -14,9 +14,11 @@ from nas.devices.basis import Basis, block_figures
 from nas.devices.blocks import FusedBlock, Operation
 from nas.devices.device import LATENCY, Device
 from nas.devices.parts import Codes, Floats, NetworkBlocks, part_values
-from nas.devices.residual import Residual, ResidualInputs, chosen_options, residual_from_json
+from nas.devices.residual import Interactions, Residual, ResidualInputs, chosen_options
 from nas.devices.table import LatencyTable
+from nas.devices.tree_ensemble import TreeEnsemble
 from nas.errors import InvalidRequestError
+from nas.search.branches import Branches, OptionLayout
 
 SCHEMA = 1
 
@@ -102,16 +104,16 @@ class LatencyModel:
         return (base, *tables)
 
     def floor_ms(self, networks: NetworkBlocks) -> float:
-        """No network of the space is predicted to take less.
+        """No network of the space is predicted to take less: the base alone, times the factor at its lowest.
 
-        Every part and the factor at their lowest; the base alone stands for parts that cannot be told apart.
+        Little is known from it: it stands where the space's blocks reach across its terms.
         """
-        tables = self.part_tables(networks)
-        least = sum(float(t.costs[LATENCY].min()) for t in tables) if tables else self.base_ms
         if self.residual is None:
-            return least
-        num_options = [len(decision.options) for decision in networks.space.decisions]
-        return least * float(np.exp(self.residual.lowest(num_options)))
+            return self.base_ms
+        whole = Branches.whole(OptionLayout.of(networks.space))
+        unknown = np.full((1, len(block_figures(Basis.WORK).names)), np.inf)
+        lowest = self.residual.floor(whole, -unknown, unknown).least(whole)[0]
+        return self.base_ms * float(np.exp(lowest))
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON; `from_json` reads it back to the same predictions, bit for bit."""
@@ -148,7 +150,7 @@ class LatencyModel:
             operations=tuple(Operation(name) for name in content["operations"]),
             table=None if table is None else LatencyTable.parse(table),
             interpolated=tuple(FusedBlock.from_json(block) for block in content["interpolated"]),
-            residual=None if residual is None else residual_from_json(residual),
+            residual=None if residual is None else _residual(residual),
             accuracy=None if accuracy is None else Accuracy(**accuracy),
         )
 
@@ -158,3 +160,14 @@ class LatencyModel:
                 f"the latency model of device '{self.device.name}' was fitted to networks of another space "
                 f"than '{networks.space.name}'; measure networks of this space and fit it again"
             )
+
+
+def _residual(content: Mapping[str, Any]) -> Residual:
+    """The residual that `to_json` wrote; InvalidRequestError for another kind."""
+    if content["kind"] == "interactions":
+        return Interactions.from_json(content)
+    if content["kind"] == "trees":
+        return TreeEnsemble.from_json(content)
+    raise InvalidRequestError(
+        f"residual kind {content['kind']!r} is unknown; allowed: interactions, trees; fit the model again"
+    )

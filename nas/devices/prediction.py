@@ -61,15 +61,15 @@ class NetworkLatency:
 
     def _work(self, columns: NDArray[np.int64]) -> Floats:
         """Laid out by columns, shape (n, k)."""
-        sums = np.zeros((len(self._parts_and_work[0][1]), columns.shape[1]))
-        for part, figures in self._parts_and_work:
+        sums = np.zeros((len(self.work_tables[0][1]), columns.shape[1]))
+        for part, figures in self.work_tables:
             index = part.index(columns.T)
             for row, values in zip(sums, figures, strict=True):
                 row += values.take(index)
         return sums.T
 
     @cached_property
-    def _parts_and_work(self) -> tuple[tuple[BlockPart, Floats], ...]:
+    def work_tables(self) -> tuple[tuple[BlockPart, Floats], ...]:
         """Of each part its work by kind of operation, shape (k, combinations)."""
         values = block_figures(Basis.WORK).values
         parts = replace(self.networks, drop_dead=self.model.drop_dead).parts()

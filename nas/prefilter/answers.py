@@ -14,6 +14,8 @@ ROUNDING = 1e-12
 
 Code = NDArray[np.int64]
 """One encoded network, shape (decisions,)."""
+Codes = NDArray[np.int64]
+"""Encoded networks, shape (n, decisions)."""
 
 
 class UndecidedError(NasError):
@@ -34,3 +36,6 @@ class BoundedNetworks(Protocol):
 
     def cheapest(self, name: str) -> Code | None:
         """The network with the least of a bounded cost among those that keep the other bounds, if any."""
+
+    def met(self) -> Codes:
+        """Networks that came up, one at least, shape (n, decisions): among them the nearest that is known."""

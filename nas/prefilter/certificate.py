@@ -12,14 +12,27 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.prefilter.answers import ROUNDING, BoundedNetworks, UndecidedError
+from nas.prefilter.branch_search import BranchedNetworks
 from nas.prefilter.costs_until import CostsUntil
 from nas.prefilter.elimination import PartedNetworks
 from nas.prefilter.listing import ListedNetworks
-from nas.prefilter.relief import Relief, found_relief, network_of, proved_relief
+from nas.prefilter.relief import (
+    Relief,
+    branched_relief,
+    found_nearest,
+    found_relief,
+    met_relief,
+    network_of,
+    proved_relief,
+)
 from nas.search.constraints import Bounds, field_of
-from nas.search.cost_model import CostParts, Floor
+from nas.search.cost_model import CostParts, Floor, ScaledParts
 from nas.search.region import FeasibleRegion
 from nas.search.sampling import is_enumerable, sample_feasible
+
+_BY_ROUNDING = "the nearest network exceeds them by what rounding could make"
+_FOR_RELIEF = 0.1
+"""Of the time, kept from the search for a verdict."""
 
 
 class Verdict(StrEnum):
@@ -40,28 +53,33 @@ class Certificate:
     architecture: Architecture | None = None
     """A network that keeps every bound, where feasible; spelled canonically."""
     relief: Relief | None = None
-    """Where infeasible; None where the proof is all that there was time for."""
+    """Where infeasible; None where the proof is all that there was time for. Where undecided the nearest
+    network that was met, if any."""
 
 
 def certify(region: FeasibleRegion, *, limit_s: float = inf) -> Certificate:
     """Feasible or infeasible only where that is certain; undecided past about `limit_s` seconds.
 
     Tables that are made once a process (of costs, and of the networks of small spaces) are not counted in.
-    Small spaces are decided for any costs, others where the bounded costs are sums or maxima of parts. A
-    cost without parts leaves a large space undecided, unless chance finds a network, or the other bounds
-    cannot be kept. The same answer each time, unless the limit cuts it short.
+    Small spaces are decided for any costs, others where the bounded costs are made of parts: sums and maxima
+    by elimination, where one is a scaled sum by branch and bound. A cost of which no parts are known leaves a
+    large space undecided, unless chance finds a network, or the other bounds cannot be kept. The same answer
+    each time, unless the limit cuts it short.
     """
     if not region.bounds.limits:
         return _feasible(region.space.canonical(region.space.largest()))
     if is_enumerable(region.space):
         return _decided(region, ListedNetworks.of(region))
     parts = {name: region.costs.parts(name) for name in region.bounds.names}
-    known = {name: cost for name, cost in parts.items() if isinstance(cost, CostParts)}
+    plain = {name: cost for name, cost in parts.items() if isinstance(cost, CostParts)}
+    made_of_parts = {name: cost for name, cost in parts.items() if not isinstance(cost, Floor)}
     deadline_s = time.monotonic() + limit_s
-    if len(known) < len(parts):
-        floors = {name: cost.least for name, cost in parts.items() if isinstance(cost, Floor)}
-        return _decided_in_part(region, known, floors, deadline_s)
-    return _decided(region, PartedNetworks.of(region, known, deadline_s=deadline_s))
+    if len(plain) == len(parts):
+        return _decided(region, PartedNetworks.of(region, plain, deadline_s=deadline_s))
+    if len(made_of_parts) == len(parts):
+        return _decided_by_branches(region, made_of_parts, limit_s)
+    floors = {name: cost.least for name, cost in parts.items() if isinstance(cost, Floor)}
+    return _decided_in_part(region, plain, floors, deadline_s)
 
 
 def _feasible(architecture: Architecture) -> Certificate:
@@ -70,9 +88,12 @@ def _feasible(architecture: Architecture) -> Certificate:
     )
 
 
-def _undecided(why: str) -> Certificate:
-    reason = f"no network that keeps every bound was found, nor a proof that none does: {why}; relax a bound"
-    return Certificate(verdict=Verdict.UNDECIDED, reason=reason)
+def _undecided(region: FeasibleRegion, why: str, relief: Relief | None = None) -> Certificate:
+    if relief is not None and region.contains(relief.nearest):
+        return _feasible(relief.nearest)
+    told = f"no network that keeps every bound was found, nor a proof that none does: {why}"
+    remedy = "relax a bound" if relief is None else f"the nearest one that was met needs {_together(relief)}"
+    return Certificate(verdict=Verdict.UNDECIDED, reason=f"{told}; {remedy}", relief=relief)
 
 
 def _decided(region: FeasibleRegion, networks: BoundedNetworks) -> Certificate:
@@ -81,12 +102,12 @@ def _decided(region: FeasibleRegion, networks: BoundedNetworks) -> Certificate:
     except UndecidedError as error:
         if _is_beyond(networks.proved_ratio(), region.bounds, networks):
             return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, None))
-        return _undecided(str(error))
+        return _undecided(region, str(error), met_relief(region, networks.met()))
     ratio = float(region.worst_ratio(region.space.encode([nearest]))[0])
     if ratio <= 1:
         return _feasible(nearest)
     if not _is_beyond(ratio, region.bounds, networks):
-        return _undecided("the nearest network exceeds them by what rounding could make")
+        return _undecided(region, _BY_ROUNDING, met_relief(region, region.space.encode([nearest])))
     relief = proved_relief(region, networks, nearest)
     return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, relief), relief=relief)
 
@@ -107,12 +128,36 @@ def _reason(bounds: Bounds, relief: Relief | None) -> str:
     if len(bounds.limits) == 1 and alone:
         return f"{told}; raise {alone[0]} or more"
     nearest = "the nearest one" if relief.is_least else "the nearest one that was found"
-    together = ", ".join(f"{field_of(name)} {cost:.15g}" for name, cost in relief.relax.items())
     one = f", or raise one alone: {', or '.join(alone)}" if alone else ""
-    return f"{told}; {nearest} needs {together}: relax the bounds to that{one}"
+    return f"{told}; {nearest} needs {_together(relief)}: relax the bounds to that{one}"
 
 
-# Costs without parts
+def _together(relief: Relief) -> str:
+    return ", ".join(f"{field_of(name)} {cost:.15g}" for name, cost in relief.relax.items())
+
+
+# Scaled sums
+
+
+def _decided_by_branches(
+    region: FeasibleRegion, parts: Mapping[str, CostParts | ScaledParts], limit_s: float
+) -> Certificate:
+    """The verdict first; what is left of the time goes to what would help."""
+    deadline_s = time.monotonic() + limit_s
+    ends = region.space.encode([region.space.smallest(), region.space.largest()])
+    networks = BranchedNetworks(region, parts, ends)
+    found = networks.within(deadline_s - _FOR_RELIEF * limit_s if limit_s < inf else inf)
+    if found.code is not None and found.measure <= 1:
+        return _feasible(region.space.decode(found.code))
+    if not found.is_proved:
+        return _undecided(region, "the time is over", met_relief(region, networks.met))
+    if found.measure <= 1 + ROUNDING:
+        return _undecided(region, _BY_ROUNDING, met_relief(region, networks.met))
+    relief = branched_relief(region, networks, deadline_s)
+    return Certificate(verdict=Verdict.INFEASIBLE, reason=_reason(region.bounds, relief), relief=relief)
+
+
+# Costs of which no parts are known
 
 
 def _decided_in_part(
@@ -142,7 +187,9 @@ def _decided_in_part(
     if witness is not None:
         return _feasible(witness)
     unknown = ", ".join(field_of(name) for name in floors)
-    return _undecided(f"{unknown} is on a cost that is no sum or maximum over parts")
+    timed = replace(region, costs=CostsUntil(region.costs, deadline_s))
+    relief = found_nearest(timed, tried)
+    return _undecided(region, f"{unknown} is on a cost of which no parts are known", relief)
 
 
 def _infeasible_in_part(

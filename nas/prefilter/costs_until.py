@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.prefilter.answers import UndecidedError
-from nas.search.cost_model import Codes, CostModel, CostParts, Costs, Floor
+from nas.search.cost_model import Codes, CostModel, CostParts, Costs, Floor, ScaledParts
 from nas.space import SearchSpace
 
 
@@ -35,6 +35,6 @@ class CostsUntil:
             raise UndecidedError("the time is over")
         return self.model.batch(codes, names)
 
-    def parts(self, name: str) -> CostParts | Floor:
+    def parts(self, name: str) -> CostParts | ScaledParts | Floor:
         """The model's."""
         return self.model.parts(name)

@@ -175,7 +175,7 @@ class PartedNetworks:
         return len(labels) > 0
 
     def _nearest_met(self) -> tuple[Code, float]:
-        codes = self._all_met()
+        codes = self.met()
         ratios = self.region.worst_ratio(codes)
         return codes[ratios.argmin()], float(ratios.min())
 
@@ -203,7 +203,7 @@ class PartedNetworks:
 
     def _cheapest_met(self, name: str) -> tuple[Code, float] | None:
         """The cheapest among those that keep the other bounds, and its cost."""
-        codes = self._all_met()
+        codes = self.met()
         costs = self.region.costs.batch(codes, self.names)
         rows = np.flatnonzero(self.region.bounds.without(name).holds(costs))
         if not len(rows):
@@ -222,25 +222,32 @@ class PartedNetworks:
         self._met.extend(others._met)
         return self._cheapest_met(name)
 
-    def _all_met(self) -> Codes:
+    def met(self) -> Codes:
+        """Those with the least of a cost or of a weighted sum among them."""
         assert self._pruning is not None  # Meets the first networks.
         return np.concatenate(self._met)
 
 
 def cost_tables(space: SearchSpace, costs: Sequence[CostParts]) -> CostTables:
-    """The costs, sums first, brought to one set of parts, those of equal scope together."""
+    """The costs, sums first, over one elimination tree."""
+    tables = merged_tables(space, costs)
     sizes = tuple(len(decision.options) for decision in space.decisions)
     num_sums = sum(cost.kind is PartKind.SUM for cost in costs)
+    return CostTables(_tree(tuple(tables), sizes), tuple(tables), tuple(tables.values()), num_sums)
+
+
+def merged_tables(space: SearchSpace, costs: Sequence[CostParts]) -> dict[Scope, Floats]:
+    """The costs brought to one set of parts, those of equal scope together, shape (costs, cells) each."""
+    sizes = [len(decision.options) for decision in space.decisions]
     # Costs without parts still have a total.
     tables: dict[Scope, Floats] = {(): np.zeros((len(costs), 1))}
     for row, cost in enumerate(costs):
+        join = np.add if cost.kind is PartKind.SUM else np.maximum
         for part in cost.parts:
             scope = tuple(sorted(part.columns))
             table = tables.setdefault(scope, np.zeros((len(costs), prod(sizes[c] for c in scope))))
-            entries = part.costs.transpose(np.argsort(part.columns)).ravel()
-            table[row] = table[row] + entries if row < num_sums else np.maximum(table[row], entries)
-    scopes = tuple(tables)
-    return CostTables(_tree(scopes, sizes), scopes, tuple(tables.values()), num_sums)
+            table[row] = join(table[row], part.costs.transpose(np.argsort(part.columns)).ravel())
+    return tables
 
 
 @lru_cache(maxsize=64)

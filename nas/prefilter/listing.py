@@ -37,6 +37,10 @@ class ListedNetworks:
         """The least largest ratio that there is."""
         return float(self.bounds.worst_ratio(self.costs).min())
 
+    def met(self) -> Codes:
+        """All of them."""
+        return self.codes
+
     def nearest(self) -> Code:
         """The first of those with the least largest ratio of cost to bound."""
         return np.asarray(self.codes[self.bounds.worst_ratio(self.costs).argmin()])

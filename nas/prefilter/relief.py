@@ -1,7 +1,8 @@
-"""What would help where no network keeps the bounds: proved, or as far as descents find it."""
+"""What would help where no network keeps the bounds: proved, or as far as it is found."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.prefilter.answers import ROUNDING, BoundedNetworks, Code, UndecidedError
+from nas.prefilter.branch_search import BranchedNetworks
 from nas.search.constraints import Bounds
 from nas.search.cost_model import Codes
 from nas.search.region import FeasibleRegion
@@ -59,20 +61,59 @@ def proved_relief(region: FeasibleRegion, networks: BoundedNetworks, nearest: Ar
     return Relief(nearest=nearest, relax=relax, relax_alone=alone)
 
 
-def found_relief(
-    region: FeasibleRegion, starts: Sequence[Architecture], *, may_help: Collection[str]
-) -> Relief | None:
-    """Of bounds some of which are on costs without parts; None where the time is over.
+def met_relief(region: FeasibleRegion, codes: Codes) -> Relief:
+    """Of bounds that are not decided: the nearest of some networks."""
+    nearest = region.space.canonical(region.space.decode(codes[region.worst_ratio(codes).argmin()]))
+    relax = {name: _found_bound(region, name, nearest) for name in region.bounds.names}
+    return Relief(nearest=nearest, relax=relax, relax_alone={}, is_least=False)
 
-    Descents begin at `starts`, from which all of the bounds may be far. Other costs than `may_help` are
-    proved to be of no help alone.
+
+def branched_relief(region: FeasibleRegion, networks: BranchedNetworks, deadline_s: float) -> Relief:
+    """Of bounds that are proved not to be kept, as far as that is found in time.
+
+    Half of the time goes to the nearest network, the rest in equal parts to what suffices alone.
+    """
+    names = region.bounds.names
+    now = time.monotonic()
+    found = networks.nearest(deadline_s if len(names) == 1 else (now + deadline_s) / 2)
+    relief = met_relief(region, networks.met)
+    alone: dict[str, float | None] = {}
+    is_least = found.is_proved
+    for number, name in enumerate(names):
+        if len(names) == 1:
+            alone[name] = relief.relax[name]
+            continue
+        now = time.monotonic()
+        cheapest = networks.cheapest(name, now + (deadline_s - now) / (len(names) - number))
+        is_least = is_least and cheapest.is_proved
+        if cheapest.code is not None:
+            alone[name] = _found_bound(region, name, region.space.decode(cheapest.code))
+        elif cheapest.is_proved:
+            alone[name] = None
+    return replace(relief, relax_alone=alone, is_least=is_least)
+
+
+def found_nearest(region: FeasibleRegion, starts: Sequence[Architecture]) -> Relief | None:
+    """Of bounds some of which are on costs of which no parts are known; None where the time is over.
+
+    Descents begin at `starts`, from which all of the bounds may be far.
     """
     try:
         nearest = network_of(region, _least(region, region.space.encode(starts), region.worst_ratio))
         relax = {name: _found_bound(region, name, nearest) for name in region.bounds.names}
     except UndecidedError:
         return None
-    codes = region.space.encode([nearest, *starts])
+    return Relief(nearest=nearest, relax=relax, relax_alone={}, is_least=False)
+
+
+def found_relief(
+    region: FeasibleRegion, starts: Sequence[Architecture], *, may_help: Collection[str]
+) -> Relief | None:
+    """The same, with what suffices alone. Other costs than `may_help` are proved to be of no help."""
+    relief = found_nearest(region, starts)
+    if relief is None:
+        return None
+    codes = region.space.encode([relief.nearest, *starts])
     alone: dict[str, float | None] = {}
     for name in region.bounds.names:
         if name not in may_help:
@@ -85,7 +126,7 @@ def found_relief(
                 alone[name] = _found_bound(region, name, network)
         except UndecidedError:
             continue
-    return Relief(nearest=nearest, relax=relax, relax_alone=alone, is_least=False)
+    return replace(relief, relax_alone=alone)
 
 
 class _CostWithin:

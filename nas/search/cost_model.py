@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from nas.costs import COST_NAMES, batch_costs, costs
 from nas.costs.batch import PEAK, CostTable, additive_tables, peak_tables
 from nas.errors import UnknownNameError
+from nas.search.branches import AdditiveFloor, Branches
 from nas.space import SearchSpace
 
 Codes = NDArray[np.int64]
 """Encoded networks, shape (n, number of decisions)."""
 Costs = dict[str, NDArray[Any]]
 """By name one number a network, shape (n,)."""
+Floats = NDArray[np.float64]
 
 
 class PartKind(StrEnum):
@@ -49,9 +51,31 @@ class CostParts:
     parts: tuple[Part, ...]
 
 
+class LogFactor(Protocol):
+    """The logarithm of a factor of each network's own, as far as it is known of many networks at once."""
+
+    @property
+    def figures(self) -> tuple[CostParts, ...]:
+        """Sums over parts that it depends on, beside the choices."""
+
+    def floor(self, branches: Branches, least: Floats, most: Floats) -> AdditiveFloor:
+        """What no network of a branch is below; figures lie between `least` and `most`, each (n, figures).
+
+        The narrower the branch, the nearer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledParts:
+    """A cost that is a sum of parts times a factor, such as that of a fitted model."""
+
+    parts: tuple[Part, ...]
+    log_factor: LogFactor
+
+
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What is known of a cost that has no parts, such as that of a fitted model."""
+    """What is known of a cost of which no parts are known."""
 
     least: float = 0.0
     """No network costs less."""
@@ -71,8 +95,8 @@ class CostModel(Protocol):
     def batch(self, codes: Codes, names: Sequence[str]) -> Costs:
         """The named costs of encoded networks."""
 
-    def parts(self, name: str) -> CostParts | Floor:
-        """What the named cost adds up from, or a floor under it where it has no parts."""
+    def parts(self, name: str) -> CostParts | ScaledParts | Floor:
+        """What the named cost is made of, or a floor under it where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,11 @@ from nas.devices.parts import NetworkBlocks
 from nas.devices.residual import Interactions, ResidualInputs, chosen_options
 from nas.devices.table import LatencyTable
 from nas.errors import InvalidRequestError, UnknownNameError
-from nas.search.cost_model import CostParts, Floor, SpaceCosts
+from nas.search.branches import Branches, OptionLayout
+from nas.search.cost_model import CostParts, PartKind, ScaledParts, SpaceCosts
 from search_spaces import SPACES
 from tests.devices.laws import DEVICE, block_ms, drawn_codes, measured
+from tests.prefilter.parted_costs import cost_of
 from tests.shared_data import shared_data
 
 SPACE = SPACES["micro_8"]
@@ -132,15 +134,30 @@ def test_batches_of_a_search_equal_the_model_and_lie_above_its_floor(kind):
     assert found["latency_ms"] == pytest.approx(model.predict_ms(networks.networks, codes), rel=1e-12)
     assert np.array_equal(found["macs"], batch_costs(SPACE, codes)["macs"])
     known = costs.parts("latency_ms")
-    assert isinstance(known, CostParts if kind == "additive" else Floor)
+    assert isinstance(known, CostParts if kind == "additive" else ScaledParts)
     if kind != "additive":
-        assert 0 < known.least <= found["latency_ms"].min()
+        _check_factor(known, codes, found["latency_ms"])
     # What stands in columns of inactive decisions changes no network.
     canonical = SPACE.encode([SPACE.canonical(SPACE.decode(code)) for code in codes])
     assert (canonical != codes).any()
     assert costs.batch(canonical, ["latency_ms"])["latency_ms"] == pytest.approx(
         found["latency_ms"], rel=1e-12
     )
+
+
+def _check_factor(known, codes, latency_ms):
+    """The parts times the factor, which lies above its floor, on it where nothing else may be chosen."""
+    chosen = chosen_options(SPACE, codes)
+    branches = Branches(OptionLayout.of(SPACE), chosen)
+    figures = [cost_of(figure, codes) for figure in known.log_factor.figures]
+    between = np.array(figures).T.reshape(len(codes), -1)
+    floor = known.log_factor.floor(branches, between, between)
+    total_ms = cost_of(CostParts(PartKind.SUM, known.parts), codes)
+    assert total_ms * np.exp(floor.least(branches)) == pytest.approx(latency_ms, rel=1e-9)
+    whole = Branches.whole(branches.layout)
+    ends = (end(between, axis=0, keepdims=True) for end in (np.min, np.max))
+    lowest = known.log_factor.floor(whole, *ends).least(whole)[0]
+    assert lowest <= np.log(latency_ms / total_ms).min()
 
 
 def test_grown_trees_say_what_scikit_learn_says():
@@ -155,20 +172,25 @@ def test_grown_trees_say_what_scikit_learn_says():
     ).fit(columns, target)  # fmt: skip
     trees = grow_trees(inputs, target, seed=6)
     assert trees.log_factor(inputs) == pytest.approx(booster.predict(columns), abs=1e-9)
-    assert trees.lowest([7]) <= trees.log_factor(inputs).min()
+    # As many as are gone through tree by tree, and few, which are gone through all trees at once.
+    many = ResidualInputs(np.tile(inputs.sums, (9, 1)), np.tile(inputs.choices, (9, 1)))
+    assert np.array_equal(trees.log_factor(many), np.tile(trees.log_factor(inputs), 9))
 
 
 def test_the_lowest_factor_of_interactions_lies_below_every_choice_and_meets_it_where_pairs_agree():
-    num_options = [3, 2, 4]
+    layout = OptionLayout(num_options=(3, 2, 4), parents=(None,) * 3, counts_at=((),) * 3)
     every = np.array([[*np.eye(3)[a], *np.eye(2)[b], *np.eye(4)[c]] for a, b, c in np.ndindex(3, 2, 4)])
     inputs = ResidualInputs(np.zeros((len(every), 0)), every > 0)
+    whole, nothing = Branches.whole(layout), np.zeros((1, 0))
     rng = np.random.default_rng(0)
     for _ in range(50):
         weights = rng.standard_normal((9, 9))
         random = Interactions(0.3, weights + weights.T)
-        assert random.lowest(num_options) <= random.log_factor(inputs).min() + 1e-12
+        lowest = random.floor(whole, nothing, nothing).least(whole)[0]
+        assert lowest <= random.log_factor(inputs).min() + 1e-12
     diagonal = Interactions(0.3, -np.diag(rng.random(9)))
-    assert diagonal.lowest(num_options) == pytest.approx(diagonal.log_factor(inputs).min())
+    lowest = diagonal.floor(whole, nothing, nothing).least(whole)[0]
+    assert lowest == pytest.approx(diagonal.log_factor(inputs).min())
 
 
 def test_chosen_options_are_one_for_each_active_decision():
