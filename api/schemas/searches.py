@@ -189,12 +189,12 @@ class UnmeasuredNetwork(AnswerModel):
 
 
 class Remedy(AnswerModel):
-    """What would help where it is proved that no network keeps the constraints."""
+    """What would help where no network is known to keep the constraints."""
 
     nearest: UnmeasuredNetwork | None = Field(
         default=None,
-        description="The network that minimises the largest ratio of cost to bound; null where the "
-        "constraints are not proved infeasible, or the proof is all that was found in time.",
+        description="The network that minimises the largest ratio of cost to bound; of an undecided question "
+        "the nearest that came up. Null where the constraints can be kept, or none was found in time.",
     )
     relax: dict[str, int | float] | None = Field(
         default=None, description="Its costs: taken together as bounds, they are kept."
@@ -206,8 +206,8 @@ class Remedy(AnswerModel):
     )
     is_least: bool | None = Field(
         default=None,
-        description="Whether it is proved that no network is nearer and no lower value would do. False where "
-        "a device's latency is no sum over blocks: they are the nearest and the least that were found.",
+        description="Whether it is proved that no network is nearer and no lower value would do. Else they "
+        "are the nearest and the least that were found in time.",
     )
 
 
