@@ -97,7 +97,10 @@ class Site:
         )
 
     def work(self, job_ids: Sequence[str], *, timeout_s: float = 280) -> None:
-        """Have a worker run until all of these jobs have ended."""
+        """Have a worker run until all of these jobs have ended.
+
+        The last one's end is seen a moment later: until then it begins with another that waits, if one does.
+        """
         service = build_service(self.settings(), self.database)
         with drained_when(service, lambda: self.have_ended(job_ids), timeout_s=timeout_s):
             service.run()

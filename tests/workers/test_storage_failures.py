@@ -151,8 +151,8 @@ def test_a_final_checkpoint_that_is_gone_fails_the_job_clearly(site, monkeypatch
 
 def test_a_job_tells_of_a_checkpoint_that_was_damaged(site, monkeypatch):
     dataset = site.add_dataset()
-    supernet = site.add_supernet(dataset.row.id)
     site.work([dataset.job.id])
+    supernet = site.add_supernet(dataset.row.id)
     folder = checkpoint_folder(site.home, supernet.row.id)
     (folder / "step-0000000004").mkdir(parents=True)
     site.work([supernet.job.id])

@@ -28,8 +28,8 @@ def work_until_killed(site, job_id):
 @pytest.mark.slow
 def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(site, monkeypatch):
     dataset = site.add_dataset()
-    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": NUM_EPOCHS})
     site.work([dataset.job.id])
+    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": NUM_EPOCHS})
     on_checkpoint = JobObserver.on_checkpoint
 
     def die_once_an_epoch_is_saved(self, step):
@@ -51,8 +51,8 @@ def test_killed_after_every_epoch_more_often_than_it_has_attempts_it_still_ends(
 
 def test_killed_in_every_first_epoch_it_is_given_up(site, monkeypatch):
     dataset = site.add_dataset()
-    supernet = site.add_supernet(dataset.row.id)
     site.work([dataset.job.id])
+    supernet = site.add_supernet(dataset.row.id)
 
     def die(self, done, total):
         raise Killed
@@ -68,8 +68,8 @@ def test_killed_in_every_first_epoch_it_is_given_up(site, monkeypatch):
 
 def test_resumed_on_another_kind_of_machine_it_is_exact_no_more_however_often_it_goes_on(site, monkeypatch):
     dataset = site.add_dataset()
-    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": 3})
     site.work([dataset.job.id])
+    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": 3})
     on_checkpoint = JobObserver.on_checkpoint
 
     def die_once_an_epoch_is_saved(self, step):
