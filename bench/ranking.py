@@ -10,8 +10,9 @@ alone. May take several sittings: the same command goes on where the last was ki
 
 The reduced protocol has 16 × 16 images and half the channels. The 200 networks, 20 in each of 10 bins of
 MACs, are in `ranking_networks.json` and `ranking_cell_networks.json`; they serve to judge, never to tune. To
-choose a recipe there is `--protocol choice`: Fashion-MNIST and 30 other networks, which `--alone 0 1` trains
-first.
+choose a recipe there are `--protocol choice` (Fashion-MNIST, 30 other networks, a fifth of the budget: for
+many recipes) and `choice_full` (100 networks and the whole budget: for the few that are left), whose networks
+`--alone 0 1` trains first.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from bench.ranking_truth import (
     BENCHMARKS,
     CELL_NETWORKS_FILE,
     CHOICE_NETWORKS_FILE,
+    FULL_CHOICE_NETWORKS_FILE,
     NETWORKS_FILE,
     Benchmark,
     networks_by_bin,
@@ -95,20 +96,29 @@ class Protocol:
         return next(b for b in BENCHMARKS.values() if self.networks_file in b.files)
 
 
+_CHOICE = Protocol(
+    name="choice",
+    dataset="fashion_mnist",
+    space=HALF_WIDTH_GREY,
+    networks_file=CHOICE_NETWORKS_FILE,
+    budget_macs=2e12,
+    num_per_bin=3,
+    num_images=20_000,
+    alone_epochs=8,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol(name="reduced", space=HALF_WIDTH, budget_macs=1e13, num_per_bin=20),
         Protocol(name="full", space=NAS_BENCH_MACRO, budget_macs=1e15, num_per_bin=20),
-        Protocol(
-            name="choice",
-            dataset="fashion_mnist",
-            space=HALF_WIDTH_GREY,
-            networks_file=CHOICE_NETWORKS_FILE,
-            budget_macs=2e12,
-            num_per_bin=3,
-            num_images=20_000,
-            alone_epochs=8,
+        _CHOICE,
+        replace(
+            _CHOICE,
+            name="choice_full",
+            networks_file=FULL_CHOICE_NETWORKS_FILE,
+            budget_macs=1e13,
+            num_per_bin=10,
         ),
         Protocol(
             name="cells_reduced",
@@ -126,8 +136,9 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-"""1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space. By `choice`, on other images and other
-networks, a recipe is chosen that the others then judge. `cells` are NAS-Bench-201; 1e15 are about the 250
+"""1e13 are 15 epochs of `bignas` or 59 of `spos` in the reduced space. On other images and other
+networks, a few recipes are chosen out of many by `choice`, and by `choice_full`, which is as long as
+`reduced`, one of the few, which the others then judge. `cells` are NAS-Bench-201; 1e15 are about the 250
 epochs of single networks that PA&DA's supernet is trained for there."""
 
 

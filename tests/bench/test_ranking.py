@@ -36,6 +36,7 @@ from bench.ranking_truth import (
     BENCHMARKS,
     CELL_NETWORKS_FILE,
     CHOICE_NETWORKS_FILE,
+    FULL_CHOICE_NETWORKS_FILE,
     NETWORKS_FILE,
     Table,
     networks_by_bin,
@@ -154,12 +155,13 @@ def test_the_tables_baselines_are_those_known_and_another_table_is_refused(space
 
 
 def test_no_network_that_judges_takes_part_in_the_choice():
-    judging, choosing = (
+    judging, few, choosing = (
         {MACRO.parse(name) for names in networks_by_bin(file=file) for name in names}
-        for file in (NETWORKS_FILE, CHOICE_NETWORKS_FILE)
+        for file in (NETWORKS_FILE, CHOICE_NETWORKS_FILE, FULL_CHOICE_NETWORKS_FILE)
     )
-    assert (len(judging), len(choosing)) == (200, 30)
+    assert (len(judging), len(few), len(choosing)) == (200, 30, 100)
     assert not judging & choosing
+    assert few < choosing
 
 
 # The protocol
