@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from supernet.training.checkpoint import (
+    checkpoint_of,
     latest_checkpoint,
     load_checkpoint,
     newest_readable_step,
@@ -15,7 +16,7 @@ from supernet.training.checkpoint import (
     save_checkpoint,
 )
 from supernet.training.collective import Collective
-from supernet.training.formats import CheckpointError, NewerFormatError
+from supernet.training.formats import DamagedCheckpointError
 from supernet.training.state import TrainingState
 from supernet.training.trainer import Trainer
 from workers.observer import Observer
@@ -32,17 +33,17 @@ class RunCheckpoints:
     def newest(self) -> TrainingState | None:
         """The state to go on from; a damaged checkpoint is put aside and the one before it taken.
 
-        None where there is none. NewerFormatError for one of a newer release, which is whole: to go on from
-        an older one would lose its steps.
+        None where there is none, and on a rank that does not see the checkpoint that rank 0 has read.
+        CheckpointError for one that cannot be read for now, and NewerFormatError for one of a newer release:
+        either may be whole, and to go on from an older one would lose its steps.
         """
-        # Rank 0 looks first: two that put one folder aside would be in each other's way.
-        if self._collective.rank != 0:
-            self._wait_for_rank_0()
-        state = None
-        while state is None and (path := latest_checkpoint(self._folder)) is not None:
-            state = self._read(path)
-        if self._collective.rank == 0:
-            self._wait_for_rank_0()
+        state = self._newest_undamaged() if self._collective.rank == 0 else None
+        # Rank 0 alone judges and puts aside: two that did would be in each other's way.
+        step = torch.tensor([-1.0 if state is None else state.step], dtype=torch.float64)
+        self._collective.broadcast(step)
+        if self._collective.rank != 0 and step.item() >= 0:
+            path = checkpoint_of(self._folder, int(step.item()))
+            state = None if path is None else load_checkpoint(path)
         return state
 
     def save(self, trainer: Trainer) -> None:
@@ -53,7 +54,7 @@ class RunCheckpoints:
             self._observer.on_checkpoint(trainer.step + guard.num_steps_lost)
 
     def last_good_step(self, most: int) -> int:
-        """Of the newest checkpoint of at most so many steps that can be read; 0 where there is none."""
+        """Of the newest checkpoint of at most so many steps that is not damaged; 0 where there is none."""
         step = torch.zeros(1, dtype=torch.float64)
         if self._collective.rank == 0:
             step[0] = newest_readable_step(self._folder, most)
@@ -65,15 +66,11 @@ class RunCheckpoints:
         if self._collective.rank == 0:
             rewind_checkpoints(self._folder, step)
 
-    def _read(self, path: Path) -> TrainingState | None:
-        try:
-            return load_checkpoint(path)
-        except NewerFormatError:
-            raise
-        except CheckpointError as error:
-            put_aside(path)
-            self._observer.on_damaged_checkpoint(path.name, str(error))
-            return None
-
-    def _wait_for_rank_0(self) -> None:
-        self._collective.broadcast(torch.zeros(1))
+    def _newest_undamaged(self) -> TrainingState | None:
+        while (path := latest_checkpoint(self._folder)) is not None:
+            try:
+                return load_checkpoint(path)
+            except DamagedCheckpointError as error:
+                put_aside(path)
+                self._observer.on_damaged_checkpoint(path.name, str(error))
+        return None

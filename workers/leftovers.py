@@ -26,6 +26,7 @@ from nas.store.database import Database
 from nas.store.deletion import SUPERNET, VERIFICATION, ResourceKind, folder_of
 from nas.store.jobs import JobQueue
 from supernet.training.checkpoint import newest_readable
+from supernet.training.formats import CheckpointError
 from workers.datasets import CACHES
 from workers.latency_jobs import WORK_FILES
 from workers.training_job import CHECKPOINTS
@@ -149,8 +150,13 @@ class Leftovers:
 
 
 def _keep_newest(folder: Path) -> None:
-    """Remove everything but the newest checkpoint that can be read, and the folder where there is none."""
-    newest = newest_readable(folder)
+    """Remove everything but the newest checkpoint that is not damaged, and the folder where there is none."""
+    try:
+        newest = newest_readable(folder)
+    except CheckpointError as error:
+        # Which one is to stay cannot be told for now.
+        logger.warning("checkpoints left as they are: %s", error)
+        return
     others = [path for path in folder.iterdir() if path != newest] if newest else [folder]
     for path in others:
         if path.is_dir():

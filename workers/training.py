@@ -167,6 +167,8 @@ class _Run:
         if state is not None:
             _keep_num_threads(state)
             self._trainer.restore(state)
+        # And before rank 0 writes, all have read.
+        self._check_ranks_agree()
         if self._earlier.rollbacks:
             self._take_up(self._earlier)
         elif state is not None:
@@ -177,7 +179,6 @@ class _Run:
                 self._observer.on_rollback(rollbacks)
         elif self._plan.start is not None and self._collective.rank == 0:
             self._tell_warm_start(self._plan.start)
-        self._check_ranks_agree()
 
     def _take_up(self, earlier: _Rewound) -> None:
         self._trainer.stack.guard.rollbacks = earlier.rollbacks

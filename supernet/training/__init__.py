@@ -6,7 +6,7 @@ and nothing else; a new method is a new strategy file and its entry in `nas/reci
 
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from supernet.training.collective import Collective, SingleProcess, TorchCollective
-from supernet.training.formats import CheckpointError, NewerFormatError
+from supernet.training.formats import CheckpointError, DamagedCheckpointError, NewerFormatError
 from supernet.training.guard import TrainingDivergedError
 from supernet.training.memory import tune_malloc
 from supernet.training.stack import Stack, build_stack
@@ -17,6 +17,7 @@ __all__ = [
     "Batches",
     "CheckpointError",
     "Collective",
+    "DamagedCheckpointError",
     "NewerFormatError",
     "SingleProcess",
     "Stack",

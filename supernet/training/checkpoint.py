@@ -13,10 +13,12 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from supernet.training.checkpoint_files import read_files, sync, write_files, write_synced
-from supernet.training.formats import CheckpointError, NewerFormatError
+from supernet.training.formats import CheckpointError, DamagedCheckpointError, NewerFormatError
 from supernet.training.state import TrainingState
 
 _PREFIX = "step-"
+_REPLACING = ".new"
+"""Ends the name of a checkpoint while it takes the place of another of the same step."""
 
 
 def save_checkpoint(
@@ -27,7 +29,8 @@ def save_checkpoint(
     The checkpoint of `spare_step` is kept too, however old.
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
-    the name is complete. Processes that write to one folder take turns. CheckpointError where it cannot be
+    the name is complete, and where one replaces another, one of them bears it at every moment. Processes
+    that write to one folder take turns. CheckpointError where it cannot be
     written, on a full disk say: then the checkpoints before it are as they were.
     """
     try:
@@ -49,6 +52,16 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*"))
 
 
+def checkpoint_of(folder: Path, step: int) -> Path | None:
+    """The checkpoint of that step, or None where there is none."""
+    return next((path for path in reversed(checkpoints(folder)) if step_of(path) == step), None)
+
+
+def step_of(path: Path) -> int:
+    """How many steps the checkpoint of that name has behind it."""
+    return int(path.name.removeprefix(_PREFIX).removesuffix(_REPLACING))
+
+
 def rewind_checkpoints(folder: Path, step: int) -> Path | None:
     """Deletes every checkpoint of more than `step` steps; the newest that is left, or None.
 
@@ -58,8 +71,9 @@ def rewind_checkpoints(folder: Path, step: int) -> Path | None:
         return None
     try:
         with _sole_writer(folder):
+            _end_replacements(folder)
             for path in reversed(checkpoints(folder)):
-                if path > _path_of(folder, step):
+                if step_of(path) > step:
                     path.rename(_hidden_name(path))
             sync(folder)
             _delete_litter(folder)
@@ -83,20 +97,24 @@ def put_aside(path: Path) -> None:
 
 
 def newest_readable_step(folder: Path, most: int) -> int:
-    """Steps of the newest checkpoint that can be read, of those of `most` steps; 0 where there is none."""
+    """Steps of the newest checkpoint that is not damaged, of those of `most` steps; 0 where there is none.
+
+    CheckpointError where one cannot be read for now: whether it is damaged is not known then.
+    """
     for path in reversed(checkpoints(folder)):
-        if path <= _path_of(folder, most):
+        if step_of(path) <= most:
             try:
                 return load_checkpoint(path).step
-            except CheckpointError:
+            except DamagedCheckpointError:
                 continue
     return 0
 
 
 def newest_readable(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read, or None; the only one there is is not looked into.
+    """The newest checkpoint that is not damaged, or None; the only one there is is not looked into.
 
-    One of a newer release counts: it is not for this one to call it damaged.
+    One of a newer release counts: it is not for this one to call it damaged. CheckpointError where one
+    cannot be read for now.
     """
     found = checkpoints(folder)
     while len(found) > 1:
@@ -104,7 +122,7 @@ def newest_readable(folder: Path) -> Path | None:
             load_checkpoint(found[-1])
         except NewerFormatError:
             break
-        except CheckpointError:
+        except DamagedCheckpointError:
             found.pop()
         else:
             break
@@ -126,22 +144,36 @@ def replace_file(path: Path, content: bytes) -> None:
 def load_checkpoint(path: Path) -> TrainingState:
     """The state that `save_checkpoint` wrote, in this release or an older one.
 
-    CheckpointError where it is damaged; NewerFormatError where a newer release wrote it.
+    DamagedCheckpointError where its files are not as they were written; NewerFormatError where a newer
+    release wrote it; CheckpointError where the system does not give its bytes, which may be intact.
     """
     try:
         return read_files(path)
     except NewerFormatError as error:
         raise NewerFormatError(f"{path} is no checkpoint for this release: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
+        raise DamagedCheckpointError(
             f"{path} holds no readable checkpoint ({_reason(error)}); "
             "delete it to go on from the one before it"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({_reason(error)}) and was left as it is; mend that, then go on"
         ) from error
 
 
 def _save(state: TrainingState, folder: Path, keep: int, spare_step: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
+        _end_replacements(folder)
         _delete_litter(folder)
         try:
             target = _write_then_rename(state, folder)
@@ -174,16 +206,26 @@ def _write_then_rename(state: TrainingState, folder: Path) -> Path:
     write_files(state, temporary)
     if target.exists():
         # The same step of the same run: a resumed run got here again.
-        target.rename(_hidden_name(target))
-    temporary.rename(target)
+        temporary.rename(target.with_name(target.name + _REPLACING))
+        _end_replacements(folder)
+    else:
+        temporary.rename(target)
     sync(folder)
     return target
 
 
+def _end_replacements(folder: Path) -> None:
+    """Give what is replacing a checkpoint its name; that of a killed process is as complete as any."""
+    for path in folder.glob(f"{_PREFIX}*{_REPLACING}"):
+        target = path.with_name(path.name.removesuffix(_REPLACING))
+        if target.exists():
+            target.rename(_hidden_name(target))
+        path.rename(target)
+
+
 def _prune(folder: Path, keep: int, spare_step: int | None) -> None:
-    spared = None if spare_step is None else _path_of(folder, spare_step)
     for old in checkpoints(folder)[:-keep]:
-        if old != spared:
+        if step_of(old) != spare_step:
             old.rename(_hidden_name(old))
 
 
@@ -196,11 +238,7 @@ def _reason(error: Exception) -> str:
 
 def _last_words(folder: Path) -> str:
     latest = latest_checkpoint(folder)
-    return (
-        "the beginning"
-        if latest is None
-        else f"step {int(latest.name.removeprefix(_PREFIX))}, which is intact"
-    )
+    return "the beginning" if latest is None else f"step {step_of(latest)}, which is intact"
 
 
 def _path_of(folder: Path, step: int) -> Path:

@@ -25,6 +25,10 @@ class CheckpointError(NasError, ValueError):
     """A checkpoint that cannot be read or written, or that belongs to another run."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose files are not as they were written: no later try will read it."""
+
+
 class NewerFormatError(CheckpointError):
     """A checkpoint of a newer release: whole, perhaps, and not ours to judge."""
 

@@ -1,5 +1,6 @@
 """Checkpoints: a resumed run ends as an undisturbed one, and what cannot be resumed says why."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ from supernet.training import (
     load_checkpoint,
     save_checkpoint,
 )
+from supernet.training.checkpoint import checkpoint_of, newest_readable, rewind_checkpoints
+from supernet.training.formats import DamagedCheckpointError
 from supernet.training.strategy import Strategy
 from tests.training.toy import toy_recipe, toy_trainer
 
@@ -96,6 +100,52 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def with_learning_rate(state, rate):
+    return replace(state, strategies={**state.strategies, "mark": {"rate": rate}})
+
+
+def rate_of(path):
+    return load_checkpoint(path).strategies["mark"]["rate"]
+
+
+def killed_at_rename(number, call):
+    """Call in a process of its own that dies before its rename of that number; whether it died."""
+    child = os.fork()
+    if child == 0:
+        num_renames = 0
+        rename = Path.rename
+
+        def counted(self, target):
+            nonlocal num_renames
+            if num_renames == number:
+                os._exit(9)
+            num_renames += 1
+            return rename(self, target)
+
+        Path.rename = counted
+        call()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_killed_at_any_moment_of_replacing_a_checkpoint_one_of_the_two_is_there(tmp_path):
+    state = toy_trainer().state()
+    old, new = with_learning_rate(state, 0.2), with_learning_rate(state, 0.1)
+    found = []
+    for number in range(10):
+        folder = tmp_path / str(number)
+        save_checkpoint(old, folder)
+        if not killed_at_rename(number, lambda folder=folder: save_checkpoint(new, folder)):
+            break
+        (path,) = {latest_checkpoint(folder), checkpoint_of(folder, 0)}
+        found.append(rate_of(path))
+        # And whoever comes next neither loses it nor leaves two.
+        newest = rewind_checkpoints(folder, 0)
+        assert rate_of(newest) == found[-1]
+        assert [path.name for path in folder.iterdir()] == ["step-0000000000"]
+    assert found == [0.2, 0.1, 0.1]
+
+
 def test_what_a_killed_process_left_is_no_checkpoint_and_is_cleared_away(tmp_path):
     litter = tmp_path / ".step-0000000009.0123"
     litter.mkdir()
@@ -171,8 +221,27 @@ def test_a_damaged_checkpoint_names_the_damaged_file(tmp_path, file, damage, nam
             (path / file).write_bytes(content)
         case "delete":
             (path / file).unlink()
-    with pytest.raises(CheckpointError, match=rf"holds no readable checkpoint .*{named}.* delete it"):
+    with pytest.raises(DamagedCheckpointError, match=rf"holds no readable checkpoint .*{named}.* delete it"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_checkpoint_that_the_system_does_not_give_is_not_called_damaged(tmp_path, monkeypatch, error):
+    trainer = toy_trainer()
+    paths = [save_checkpoint(trainer.state(), tmp_path)]
+    trainer.run(1)
+    paths.append(save_checkpoint(trainer.state(), tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_bytes", lambda path: open_refused(path, error))
+        for read in (lambda: load_checkpoint(paths[1]), lambda: newest_readable(tmp_path)):
+            with pytest.raises(CheckpointError, match=r"cannot be read .*was left as it is") as refused:
+                read()
+            assert not isinstance(refused.value, DamagedCheckpointError)
+    assert newest_readable(tmp_path) == paths[1]
+
+
+def open_refused(path, error):
+    raise OSError(error, os.strerror(error), str(path))
 
 
 @pytest.mark.parametrize("left_out", ["step", "identity", "sha256", "strategies"])

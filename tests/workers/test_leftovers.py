@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -203,6 +204,22 @@ def test_checkpoints_stay_while_the_training_may_go_on_and_the_newest_of_one_tha
         else:
             assert [path.name for path in folder.iterdir()] == kept
             assert load_checkpoint(folder / kept[0]).step == 2
+
+
+def test_checkpoints_that_cannot_be_read_for_now_all_stay(site, supernet, leftovers, monkeypatch):
+    folder = checkpoint_folder(site.home, supernet.row.id)
+    files = train_a_little(folder)
+    end_training(site, supernet, JobState.FAILED)
+
+    def refuse(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_bytes", refuse)
+        leftovers.remove()
+    assert sorted(path.name for path in folder.iterdir()) == files
+    leftovers.remove()
+    assert [path.name for path in folder.iterdir()] == ["step-0000000002"]
 
 
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_it_stays(site, supernet, leftovers):

@@ -85,6 +85,21 @@ def test_every_checkpoint_damaged_it_begins_anew_and_says_so(plan, expected):
 # What it does not, and what it says then
 
 
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+def test_checkpoints_that_cannot_be_read_for_now_stop_the_run_and_stay(plan, expected, monkeypatch, error):
+    with pytest.raises(Interruption):
+        run(plan, Watcher(at_step=6))
+    kept = checkpoints(plan.checkpoints)
+    watcher = Watcher()
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_bytes", refuse(error))
+        with pytest.raises(CheckpointError, match=r"0005 cannot be read \(refused.*left as it is"):
+            run(plan, watcher)
+    assert (checkpoints(plan.checkpoints), watcher.damaged) == (kept, [])
+    assert run(plan).resumes == [(5, ())]
+    assert_same_bits(final_state(plan), expected)
+
+
 def refuse(error):
     def run(*arguments, **fields):
         raise OSError(error, "refused", "somewhere")
