@@ -13,9 +13,8 @@ from types import MappingProxyType
 
 from nas.architecture import Value
 from nas.errors import InvalidRequestError
-from nas.space import Decision, SearchSpace
+from nas.space import RESOLUTION, Decision, SearchSpace
 from nas.subspace import SubSpace
-from supernet.training.shrink import RESOLUTION
 
 _ALL = sys.maxsize
 _NUM_GPUS = 32
@@ -123,10 +122,9 @@ def phases_of_run(space: SearchSpace, num_steps: int) -> tuple[RunPhase, ...]:
     its time. InvalidRequestError for a space that chooses between other things, and for a run with fewer
     steps than would give the shortest phase one.
     """
-    _check_kinds(space)
+    least = least_num_steps(space)
     published = tuple(_with_new_options(space))
     epochs = [phase.num_epochs for phase in published]
-    least = -(-sum(epochs) // min(epochs))
     if num_steps < least:
         raise InvalidRequestError(
             f"schedule 'progressive' takes {least} steps or more, for its shortest phase to have one, and "
@@ -137,6 +135,13 @@ def phases_of_run(space: SearchSpace, num_steps: int) -> tuple[RunPhase, ...]:
         RunPhase(published=phase, space=_allowed(space, phase), first_step=first, end_step=end)
         for phase, first, end in zip(published, [0, *ends], ends, strict=False)
     )
+
+
+def least_num_steps(space: SearchSpace) -> int:
+    """With fewer the shortest phase would have none. InvalidRequestError as `phases_of_run` raises it."""
+    _check_kinds(space)
+    epochs = [phase.num_epochs for phase in _with_new_options(space)]
+    return -(-sum(epochs) // min(epochs))
 
 
 def _check_kinds(space: SearchSpace) -> None:

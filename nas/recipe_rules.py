@@ -187,6 +187,19 @@ _RULES = (
     ),
     _Rule(
         field="teacher",
+        applies=lambda r: (
+            r.distillation in _USES_TEACHER
+            and r.teacher is TeacherKind.FROZEN
+            and r.schedule is ScheduleKind.DELAYED_EPSILON
+            and r.ramp_fraction == r.delay_fraction
+        ),
+        reason="is a copy of the largest network trained alone, and with a ramp_fraction as long as the "
+        "delay_fraction others are trained from the first step",
+        remedy="choose a shorter ramp_fraction or teacher 'in_place'",
+        allowed="in_place with ramp_fraction equal to delay_fraction",
+    ),
+    _Rule(
+        field="teacher",
         applies=lambda r: r.distillation is DistillationKind.ALPHA and r.teacher is TeacherKind.FROZEN,
         reason="does not learn with its students, and distillation 'alpha' is made for one that does",
         remedy="choose teacher 'in_place' or distillation 'soft'",

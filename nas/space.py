@@ -18,6 +18,9 @@ from nas.architecture import Architecture, Value
 from nas.errors import InvalidArchitectureError
 from nas.layers import WEIGHTED, LayerKind, LayerSpec
 
+RESOLUTION = "resolution"
+"""The decision on the size of images, in spaces that have one: it takes no weights away."""
+
 Values = Mapping[str, Value]
 """A value for every decision by name, active or not."""
 
@@ -94,7 +97,7 @@ class SearchSpace(ABC):
 
     def resolution_px(self, architecture: Architecture) -> int:
         """Side of the square image this network reads."""
-        chosen = architecture.get("resolution")
+        chosen = architecture.get(RESOLUTION)
         return int(chosen) if chosen is not None else self.resolutions_px()[-1]
 
     @cached_property

@@ -18,10 +18,8 @@ from nas.architecture import Value
 from nas.costs.batch import Combination, term_entries
 from nas.errors import InvalidRequestError
 from nas.layers import IMAGE, LayerKind, LayerSpec
-from nas.space import CostTerm, SearchSpace
+from nas.space import RESOLUTION, CostTerm, SearchSpace
 from supernet.gates import GateTable, gate_table
-
-_RESOLUTION = "resolution"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +107,7 @@ def gate_plan(
 def _terms(space: SearchSpace, num_classes: int, in_channels: int) -> list[_Term]:
     # Resolution changes no layer's channels, kernel or place.
     parts = [
-        CostTerm(term.prefix, tuple(name for name in term.decisions if name != _RESOLUTION))
+        CostTerm(term.prefix, tuple(name for name in term.decisions if name != RESOLUTION))
         for term in space.cost_terms()
     ]
     options = {decision.name: decision.options for decision in space.decisions}

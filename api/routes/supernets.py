@@ -30,8 +30,11 @@ from api.strict import StrictRoute
 from api.warm_start import resolve_warm_start
 from nas.fields import InvalidFieldError
 from nas.job import JobState
+from nas.progressive_phases import least_num_steps
 from nas.recipe import Recipe
+from nas.recipe_choices import ScheduleKind
 from nas.recipe_rules import check_space
+from nas.space import SearchSpace
 from nas.store import datasets, probes, supernets
 from nas.store.deletion import SUPERNET
 from nas.store.resources import WithJob, rename
@@ -49,7 +52,7 @@ def create_supernet(body: SupernetCreate, create: CreationDep, services: Service
     _check_sharing(recipe, body.num_workers)
 
     def make(session: Session) -> Supernet:
-        _check_dataset(session, body.dataset_id, recipe)
+        _check_dataset(session, body.dataset_id, SPACES[body.search_space], recipe)
         found = supernets.create(
             session,
             display_name=body.display_name,
@@ -168,12 +171,13 @@ def _check_sharing(recipe: Recipe, num_workers: int) -> None:
         raise _refused("num_workers", num_workers, message, allowed=allowed)
 
 
-def _check_dataset(session: Session, dataset_id: str, recipe: Recipe) -> None:
-    """The images are to be had, and suffice for one batch; before their import nobody knows how many."""
+def _check_dataset(session: Session, dataset_id: str, space: SearchSpace, recipe: Recipe) -> None:
+    """The images are to be had, and suffice for the recipe; before their import nobody knows how many."""
     found = datasets.get(session, dataset_id)
     state, num_train = found.job.state, found.row.num_train
     if num_train is not None:
         _check_num_images(num_train, dataset_id, recipe)
+        _check_num_steps(num_train, space, recipe)
     if state.is_terminal and state is not JobState.SUCCEEDED:
         detail = f"data set {dataset_id} was not imported: its job is {state}; register the images again"
         raise ProblemError("dataset-not-ready", 409, detail, state=state)
@@ -197,6 +201,21 @@ def _check_num_images(num_train: int, dataset_id: str, recipe: Recipe) -> None:
         )
         allowed = "a part that is one image at least, or 0"
         raise _refused("recipe.held_out_fraction", recipe.held_out_fraction, message, allowed=allowed)
+
+
+def _check_num_steps(num_train: int, space: SearchSpace, recipe: Recipe) -> None:
+    if recipe.schedule is not ScheduleKind.PROGRESSIVE:
+        return
+    steps_per_epoch = (num_train - recipe.num_held_out(num_train)) // recipe.batch_size
+    least = least_num_steps(space)
+    if recipe.epochs * steps_per_epoch < least:
+        epochs = -(-least // steps_per_epoch)
+        message = (
+            f"schedule 'progressive' takes {least} steps or more in space '{space.name}', for its shortest "
+            f"phase to have one, and this run has {recipe.epochs * steps_per_epoch}; choose {epochs} epochs "
+            "or more, or a smaller recipe.batch_size"
+        )
+        raise _refused("recipe.epochs", recipe.epochs, message, allowed=f"{epochs} or more")
 
 
 def _check_trained(found: WithJob[SupernetRow]) -> None:

@@ -20,6 +20,8 @@ from api.schemas.common import (
 from api.schemas.evaluations import FrontierEvaluation
 from api.schemas.recipes import Recipe
 from nas.probes import DEFAULT_PROBES, MAX_PROBES
+from nas.recipe_notes import notes_on
+from nas.recipes import recipe_from_json
 from nas.store.resources import WithJob
 from nas.store.supernets import TrainingPoint as StoredPoint
 from nas.store.tables import SupernetRow
@@ -140,6 +142,10 @@ class Supernet(JobResource):
     dataset_id: str
     search_space: str
     recipe: dict[str, Any] = Field(description="The whole recipe: the request's fields and the defaults.")
+    recipe_notes: list[str] = Field(
+        description="What the recipe asks for in vain, such as 'delay_fraction 0.3 has no effect: it needs "
+        "schedule delayed_epsilon, as in recipe deps'."
+    )
     checkpoint: str | None = Field(description="SHA-256 of the final weights; null until training has ended.")
     is_exact: bool = Field(
         description="Whether the training, however often it was stopped, is bit for bit an undisturbed one."
@@ -212,6 +218,7 @@ def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
         "dataset_id": row.dataset_id,
         "search_space": row.search_space,
         "recipe": row.recipe,
+        "recipe_notes": list(notes_on(recipe_from_json(row.recipe))),
         "checkpoint": row.checkpoint,
         "is_exact": not row.resume_departures,
         "resume_departures": row.resume_departures,

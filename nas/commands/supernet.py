@@ -36,6 +36,7 @@ from nas.commands.resources import (
 from nas.commands.sending import sent
 from nas.commands.session import Output, Session, with_session
 from nas.errors import NasError
+from nas.recipe_choices import RecipeName
 
 SUPERNET = Noun(
     name="supernet",
@@ -47,7 +48,7 @@ SUPERNET = Noun(
         "DATA SET": lambda item: item["dataset_id"],
         **CREATED,
     },
-    hidden=("curves", "recipe"),
+    hidden=("curves", "recipe", "recipe_notes"),
 )
 
 
@@ -59,7 +60,7 @@ def supernet() -> None:
 @supernet.command("train")
 @click.argument("dataset_id", type=ID, metavar="[DATASET]", required=False)
 @click.argument("search_space", type=ID, metavar="[SPACE]", required=False)
-@click.option("--recipe", metavar="NAME", help="The named recipe to begin with.")
+@click.option("--recipe", metavar="NAME", help=f"The recipe to begin with: {', '.join(RecipeName)}.")
 @click.option("--epochs", type=int, help="recipe.epochs; other fields of it with --set recipe.FIELD=VALUE.")
 @click.option("--batch-size", type=int, help="recipe.batch_size.")
 @click.option("--seed", type=int)
@@ -106,6 +107,8 @@ def train_supernet(
         if warm_start is not None:
             body["warm_start"] = _weights(session, client, warm_start)
         created = client.supernets.create_from(body)
+        for note in created.get("recipe_notes", ()):
+            session.say(f"note: recipe.{note}")
         show_created(session, SUPERNET, created, wait=wait, timeout=timeout)
 
 

@@ -16,7 +16,7 @@ from nas.architecture import Value
 from nas.families.mbconv_notations import attentive_nas_values, once_for_all_values
 from nas.families.rounding import make_divisible
 from nas.layers import IMAGE, Act, LayerSpec, LoweringBuilder
-from nas.space import Condition, CostTerm, Decision, SearchSpace, Values
+from nas.space import RESOLUTION, Condition, CostTerm, Decision, SearchSpace, Values
 
 SQUEEZE_DIVISOR = 4
 
@@ -86,7 +86,7 @@ class MBConvSpace(SearchSpace):
         return tuple(d for d in self._candidates() if len(d.options) > 1)
 
     def _candidates(self) -> Iterator[Decision]:
-        yield Decision("resolution", self.resolutions)
+        yield Decision(RESOLUTION, self.resolutions)
         yield Decision("stem.width", self.stem_widths)
         for stage in self.stages:
             yield Decision(f"{stage.name}.width", stage.widths)
@@ -113,7 +113,7 @@ class MBConvSpace(SearchSpace):
     def lower_values(self, values: Values, *, num_classes: int, in_channels: int) -> tuple[LayerSpec, ...]:
         """Stem, the first `depth` blocks of every stage, head."""
         chosen = {**self.fixed, **values}
-        net = LoweringBuilder(in_channels, int(chosen["resolution"]))
+        net = LoweringBuilder(in_channels, int(chosen[RESOLUTION]))
         stem_width = int(chosen["stem.width"])
         tensor = net.conv("stem", IMAGE, stem_width, kernel=3, stride=self.stem_stride, act=self.stem_act)
         for stage in self.stages:

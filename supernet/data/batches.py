@@ -50,6 +50,11 @@ class TrainingBatches:
         self._learned, self._kept = _divide(len(splits.train), held_out_fraction, seed)
         self.num_images = len(self._learned)
         _check_batch_size(batch_size, self.num_images)
+        if held_out_fraction > 0 and len(self._kept) == 0:
+            raise InvalidRequestError(
+                f"held_out_fraction {held_out_fraction:g} of {self.num_images} training images is none of "
+                f"them; choose at least {1 / self.num_images:.2g}, or 0"
+            )
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation

@@ -83,7 +83,7 @@ class AttentivePaths(RandomPaths):
         return [tables.draw_within(budget, rng) for _ in range(self._num_candidates)]
 
     def _picked(self, groups: Sequence[Sequence[Architecture]], context: StepContext) -> list[Architecture]:
-        if self._num_candidates == 1:
+        if self._num_candidates == 1 or not groups:
             return [group[0] for group in groups]
         losses_gk = self._losses([a for group in groups for a in group], context).view(len(groups), -1)
         places_g = losses_gk.argmin(1) if self._attention is AttentionKind.BEST_UP else losses_gk.argmax(1)

@@ -38,7 +38,8 @@ def sort_channels(
     here every tensor that the optimizer keeps in a parameter's shape is permuted alongside.
 
     Deviation: widths of stages are sorted as well, by the weights of all blocks that read them. In the
-    papers' spaces they are not elastic.
+    papers' spaces they are not elastic. Where stages of differing largest widths are joined by the shortcut
+    of some network, as most of `attentive_nas`, they keep their order: no one order suits both.
     """
     for shared in _shared_channels(supernet):
         if shared.is_elastic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from nas.progressive_phases import RunPhase, phases_of_run
 from nas.recipe import Recipe
 from nas.recipe_choices import (
     BatchNormKind,
@@ -42,7 +43,6 @@ from supernet.training.path_norms import PathNorms
 from supernet.training.paths import PathSampler, RandomPaths, SandwichSampler, UniformPaths, UniformSampler
 from supernet.training.precision import Bfloat16Autocast, FullPrecision, Precision
 from supernet.training.progressive import ProgressiveSchedule
-from supernet.training.progressive_phases import RunPhase, phases_of_run
 from supernet.training.regularisation import EveryNetwork, LargestOnly, Regularisation
 from supernet.training.shared_resolution import SharedResolutionPaths
 from supernet.training.shift_paths import ShiftPaths

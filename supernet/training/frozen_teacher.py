@@ -10,11 +10,12 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.errors import InvalidRequestError
+from nas.space import RESOLUTION
 from supernet.elastic.batch_norm import Normaliser, normalise_by_batch
 from supernet.network import Supernet
 from supernet.training.distillation import BatchLoss, Distillation, StudentLoss, hard_loss
-from supernet.training.paths import Slot
-from supernet.training.shrink import RESOLUTION, ShrinkSchedule
+from supernet.training.paths import Role, Slot
+from supernet.training.shrink import ShrinkSchedule
 from supernet.training.strategy import StrategyState
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ _PREFIX = "weights/"
 
 
 class FrozenTeacher(Distillation):
-    """Labels alone while the largest network is trained alone; from then on its copy teaches every network.
+    """Labels alone while the largest network is trained alone; from then on its copy teaches the others.
 
     Source: Once-for-All (Cai et al., ICLR 2020), whose code runs the teacher in training mode, so normalised
-    by the batch, without dropout and without gradients, on the very images that the students see.
+    by the batch, without dropout and without gradients, on the very images that the students see. There every
+    network is a student, the largest too where it happens to be drawn; where a step runs the largest in a
+    place of its own, as DεpS does, that one goes on learning from labels.
     """
 
     def __init__(self, student_loss: StudentLoss, shrink: ShrinkSchedule) -> None:
@@ -60,7 +63,7 @@ class FrozenTeacher(Distillation):
         teacher_nk_at: dict[int, Tensor] = {}
 
         def batch_loss(slot: Slot, logits_nk: Tensor) -> Tensor:
-            if teacher is None:
+            if teacher is None or slot.role is Role.MAX:
                 return hard_loss(logits_nk, labels_n, self._student_loss.label_smoothing)
             resolution_px = teacher.space.resolution_px(slot.architecture)
             if resolution_px not in teacher_nk_at:

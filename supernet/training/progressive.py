@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from nas.progressive_phases import RunPhase, kind_of
 from nas.subspace import SubSpace
 from supernet.elastic.conv import ElasticConv
 from supernet.training.channel_sort import sort_channels
-from supernet.training.progressive_phases import RunPhase, kind_of
 from supernet.training.shrink import Phase, ShrinkSchedule
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class ProgressiveSchedule(ShrinkSchedule):
     def before_step(self, step: int, supernet: Supernet, optimizer: Optimizer) -> None:
         """What belongs to the beginning of a phase."""
         self._current = self._place(step)
-        if self._freezes_transforms:
-            self._freeze_transforms(supernet)
+        self._choose_trained_transforms(supernet)
         if step == self._phases[self._current].first_step and step > 0:
             self._begin_phase(supernet, optimizer)
 
@@ -83,13 +82,18 @@ class ProgressiveSchedule(ShrinkSchedule):
         if self._restarts_momentum:
             optimizer.state.clear()
 
-    def _freeze_transforms(self, supernet: Supernet) -> None:
-        """By the step alone, so that a run that goes back before the end of the phase trains them again."""
-        is_kernel_phase_over = self._phases[self._current].published.num_depths > 1
+    def _choose_trained_transforms(self, supernet: Supernet) -> None:
+        """By the step alone, so that a run that goes back to an earlier phase trains what that trains.
+
+        Before kernels are elastic no network reads a transform, and decay would only wear the identity down.
+        """
+        phase = self._phases[self._current].published
+        is_kernel_phase_over = phase.num_depths > 1
+        are_trained = phase.num_kernels > 1 and not (self._freezes_transforms and is_kernel_phase_over)
         for module in supernet.modules():
             if isinstance(module, ElasticConv):
                 for transform in module.transforms.values():
-                    transform.requires_grad_(not is_kernel_phase_over)
+                    transform.requires_grad_(are_trained)
 
 
 def exposed_channels(supernet: Supernet, space: SubSpace) -> dict[str, tuple[int, ...]]:

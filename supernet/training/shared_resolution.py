@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nas.space import RESOLUTION
 from nas.subspace import SubSpace
 from supernet.training.paths import RandomPaths, Role, Slot, StepContext
 from supernet.training.rng import Stream, generator_for
-from supernet.training.shrink import RESOLUTION, Phase
+from supernet.training.shrink import Phase
 
 
 class SharedResolutionPaths(RandomPaths):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from nas.space import RESOLUTION
 from nas.subspace import SubSpace
 from supernet.training.strategy import Strategy
-
-RESOLUTION = "resolution"
-"""The decision on the size of images: it takes no weights away, and so never shrinks."""
 
 
 @dataclass(frozen=True, kw_only=True)

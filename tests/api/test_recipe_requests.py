@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from api.schemas.recipes import Recipe as RecipeRequest
 from nas.fields import InvalidFieldError
+from nas.progressive_phases import phases_of_run
 from nas.recipe import RECIPE_FIELDS, Recipe
 from nas.recipes import RECIPES, recipe_from_json
 from nas.store import supernets
+from search_spaces import SPACES
 from tests.api.conftest import DIGITS
 from tests.api.test_http_conventions import problem_of
 from tests.api.worker import CONTENTS
@@ -191,6 +193,28 @@ def test_a_part_to_be_held_out_that_is_no_image_at_all_is_refused(http, body, wo
     )
     assert (error["field"], error["value"]) == ("recipe.held_out_fraction", fraction)
     assert "choose a recipe.held_out_fraction of at least" in error["message"]
+
+
+def test_progressive_shrinking_with_fewer_steps_than_phases_need_is_refused(http, body, worker):
+    worker.import_dataset()
+    # As one batch, so that an epoch is a step.
+    recipe = {"name": "ofa", "batch_size": CONTENTS.num_train}
+    error = refusal(http.post(PATH, json={**body, "recipe": {**recipe, "epochs": 3}}))
+    assert (error["field"], error["value"]) == ("recipe.epochs", 3)
+    least = error["allowed"].removesuffix(" or more")
+    assert f"this run has 3; choose {least} epochs or more" in error["message"]
+    refusal(http.post(PATH, json={**body, "recipe": {**recipe, "epochs": int(least) - 1}}))
+    created = http.post(PATH, json={**body, "recipe": {**recipe, "epochs": int(least)}})
+    assert created.status_code == 201
+    phases_of_run(SPACES["micro_8"], int(least))
+
+
+def test_what_a_recipe_asks_for_in_vain_is_told(http, body):
+    created = http.post(PATH, json={**body, "recipe": {"delay_fraction": 0.3}}).json()
+    (note,) = created["recipe_notes"]
+    assert note == "delay_fraction 0.3 has no effect: it needs schedule delayed_epsilon, as in recipe deps"
+    assert http.get(f"{PATH}/{created['id']}").json()["recipe_notes"] == [note]
+    assert http.post(PATH, json={**body, "recipe": {"name": "deps"}}).json()["recipe_notes"] == []
 
 
 @pytest.mark.parametrize("space", ["nas_bench_201", "nas_bench_macro"])

@@ -222,6 +222,15 @@ def test_a_downloaded_bundle_is_sent_and_trained_from(nas, client, search, tmp_p
     assert (refused.status, "give its bundle.zip" in refused.err) == (2, True)
 
 
+def test_a_recipes_field_that_was_changed_in_vain_is_told(nas, client, search):
+    dataset = client.supernets.get(search["supernet_id"])["dataset_id"]
+    started = nas("supernet", "train", dataset, "micro_8", "--set", "recipe.delay_fraction=0.3")
+    assert started.status == 0
+    assert "note: recipe.delay_fraction 0.3 has no effect: it needs schedule delayed_epsilon" in started.err
+    told = nas("supernet", "train", dataset, "micro_8", "--recipe", "deps")
+    assert (told.status, "note:" in told.err) == (0, False)
+
+
 def test_what_is_packed_is_what_lies_there(tmp_path):
     from nas.commands.images import packed
 

@@ -172,12 +172,17 @@ def test_which_images_are_held_out_depends_on_the_seed(splits):
     assert not equal_batches(held(5), held(6))
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1e-6])
-def test_where_no_image_is_held_out_none_is_given_and_the_remedy_told(splits, fraction):
-    batches = TrainingBatches(splits, 16, 5, PLAIN, held_out_fraction=fraction)
+def test_where_no_image_is_held_out_none_is_given_and_the_remedy_told(splits):
+    batches = TrainingBatches(splits, 16, 5, PLAIN, held_out_fraction=0.0)
     assert batches.num_images == len(splits.train)
     with pytest.raises(InvalidRequestError, match="held_out_fraction above 0 that leaves one at least"):
         batches.held_out(0)
+
+
+def test_a_part_that_is_no_image_is_refused_at_once(splits):
+    """Not at the first step that asks for one, which may be hours away."""
+    with pytest.raises(InvalidRequestError, match=r"fraction 1e-06 of \d+ .* is none of them; choose"):
+        TrainingBatches(splits, 16, 5, PLAIN, held_out_fraction=1e-6)
 
 
 def naive_crop_and_flip(images, shifts, padding):

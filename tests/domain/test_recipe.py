@@ -142,6 +142,11 @@ def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(request_js
         ),
         ({"learning_rate_policy": "phased"}, "learning_rate_policy", "needs the phases of a progressive"),
         ({"teacher": "frozen"}, "teacher", "schedule 'static' never trains it alone"),
+        (
+            {"name": "deps", "teacher": "frozen", "delay_fraction": 0.2, "ramp_fraction": 0.2},
+            "teacher",
+            "others are trained from the first step",
+        ),
         ({"name": "ofa", "sampler": "sandwich"}, "schedule", "adds the largest and the smallest"),
     ],
 )

@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from nas.errors import InvalidRequestError
+from nas.progressive_phases import PUBLISHED_PHASES, phases_of_run
 from nas.recipes import RECIPES
 from search_spaces import SPACES
 from supernet.batchnorm import recalibrate
@@ -24,7 +25,6 @@ from supernet.training.distillation import SoftDistillation, StudentLoss
 from supernet.training.frozen_teacher import FrozenTeacher
 from supernet.training.paths import Role, Slot
 from supernet.training.progressive import exposed_channels
-from supernet.training.progressive_phases import PUBLISHED_PHASES, phases_of_run
 from tests.training.toy import (
     NUM_CLASSES,
     RecordingSupernet,
@@ -239,9 +239,12 @@ def test_b_transforms_are_trained_after_the_phase_of_kernels_unless_they_are_fro
         named = trainer.supernet.named_parameters()
         return torch.cat([p.detach().flatten() for name, p in named if ".transforms." in name])
 
+    fresh = transforms()
     starts = first_steps(trainer)
     trainer.run(starts["kernel"])
     at_start = transforms()
+    # Else decay would have worn the identity down before any kernel went through it.
+    assert torch.equal(at_start, fresh)
     trainer.run(starts["depth 1"] - starts["kernel"])
     after_kernels = transforms()
     assert not torch.equal(after_kernels, at_start)
@@ -449,7 +452,7 @@ def test_d_the_loss_is_the_labels_alone_before_there_is_a_teacher():
 
 @pytest.mark.parametrize("keeps_labels", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_d_every_network_then_learns_from_the_teacher_and_from_the_labels_unless_dropped(
+def test_d_every_network_drawn_then_learns_from_the_teacher_and_from_the_labels_unless_dropped(
     keeps_labels, temperature
 ):
     supernet = wake_gammas(small_supernet())
@@ -467,11 +470,23 @@ def test_d_every_network_then_learns_from_the_teacher_and_from_the_labels_unless
     if keeps_labels:
         target = 0.9 * F.one_hot(labels, 4) + 0.1 / 4
         expected = expected - (target * logits.log_softmax(1)).sum(1)
-    for role, architecture in (
-        (Role.RANDOM, supernet.space.smallest()),
-        (Role.MAX, supernet.space.largest()),
-    ):
-        torch.testing.assert_close(batch_loss(Slot(role, architecture), logits), expected)
+    for architecture in (supernet.space.smallest(), supernet.space.largest()):
+        torch.testing.assert_close(batch_loss(Slot(Role.RANDOM, architecture), logits), expected)
+    smallest = Slot(Role.MIN, supernet.space.smallest())
+    torch.testing.assert_close(batch_loss(smallest, logits), expected)
+
+
+def test_d_the_largest_network_of_a_sandwich_goes_on_learning_from_labels():
+    """DεpS with a frozen teacher: from nothing but its own copy it could learn nothing new."""
+    supernet = wake_gammas(small_supernet())
+    distillation = frozen_teacher(supernet, keeps_labels=False)
+    distillation.before_step(1, supernet, None)
+    images, labels = ToyBatches().batch(0)
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    largest = Slot(Role.MAX, supernet.space.largest())
+    found = distillation.for_batch(images, labels)(largest, logits)
+    expected = F.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
 
 
 def test_d_the_teacher_gets_no_gradient_no_dropout_and_is_normalised_as_the_step_is():

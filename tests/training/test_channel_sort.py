@@ -5,15 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch.optim import SGD, RMSprop
 
-from supernet.network import slot_key
+from supernet.network import Supernet, slot_key
 from supernet.training.channel_sort import sort_channels
-from tests.training.toy import ToyBatches, toy_supernet, wake_gammas
+from tests.small_spaces import SMALL_SPACES
+from tests.training.toy import NUM_CLASSES, ToyBatches, wake_gammas
 
 OPTIMIZERS = {"sgd": lambda p: SGD(p, lr=0.05, momentum=0.9, nesterov=True), "rmsprop": RMSprop}
 
 
 def ready(space="micro_8", *, optimizer="sgd", dtype=torch.float32, **kwargs):
-    supernet = wake_gammas(toy_supernet(space=space, **kwargs)).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    fresh = Supernet(SMALL_SPACES[space], num_classes=NUM_CLASSES, generator=generator, **kwargs)
+    supernet = wake_gammas(fresh).to(dtype)
     return supernet, OPTIMIZERS[optimizer](supernet.parameters())
 
 
@@ -43,7 +46,7 @@ def read_by_channel(supernet, layer):
 
 
 @pytest.mark.parametrize("kernel_transform", [False, True])
-@pytest.mark.parametrize("space", ["micro_8", "ofa_mobilenetv3_32"])
+@pytest.mark.parametrize("space", ["micro_8", "ofa_mobilenetv3_32", "attentive_nas", "ofa_resnet50"])
 def test_the_largest_network_computes_what_it_did_and_the_smallest_does_not(space, kernel_transform):
     supernet, optimizer = ready(space, kernel_transform=kernel_transform)
     images, networks = images_for(supernet), (supernet.space.largest(), supernet.space.smallest())

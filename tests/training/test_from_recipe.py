@@ -1,16 +1,21 @@
 """From a recipe to its strategies: every field arrives, for one that gets lost on the way makes no noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from nas.recipe import RECIPE_FIELDS
+from nas.recipe_choices import RandomPathKind
+from nas.recipe_notes import NEEDS
 from nas.recipes import RECIPES, recipe_from_json
 from search_spaces import SPACES
 from supernet.training import build_stack
 from supernet.training.paths import Role, Slot
 from supernet.training.rng import Stream
+from tests.domain.test_recipe_notes import another
 from tests.training.toy import slot_in, toy_recipe, toy_supernet, toy_trainer
 
 SPACE = SPACES["micro_8"]
@@ -343,3 +348,40 @@ def test_a_student_of_the_ofa_recipe_learns_from_its_frozen_teacher_and_from_the
         torch.testing.assert_close(losses_n, soft_n + hard_n)
         told.append(losses_n)
     assert not torch.allclose(*told)
+
+
+# Fields without effect
+
+
+def weights_after(recipe, num_steps=3):
+    trainer = toy_trainer(recipe=recipe)
+    trainer.run(num_steps)
+    return torch.cat([p.detach().flatten() for p in trainer.supernet.parameters()])
+
+
+IDLE = [
+    (name, field)
+    for name in ("bignas", "spos", "deps")
+    for field, (_, is_met) in NEEDS.items()
+    if not is_met(RECIPES[name])
+]
+
+
+@pytest.mark.parametrize(("name", "field"), IDLE)
+def test_a_field_that_is_said_to_have_no_effect_changes_no_bit(name, field):
+    recipe = toy_recipe(name, batch_size=4)
+    changed = replace(recipe, **{field: another(field, getattr(recipe, field))})
+    assert torch.equal(weights_after(changed), weights_after(recipe))
+
+
+# Random networks, none of them
+
+
+@pytest.mark.parametrize("random_paths", RandomPathKind)
+@pytest.mark.parametrize("schedule", ["static", "delayed_epsilon"])
+def test_a_sandwich_of_the_ends_alone_is_trained_whatever_draws_between_them(random_paths, schedule):
+    fields = {"num_random": 0, "schedule": schedule, "random_paths": random_paths, "held_out_fraction": 0.1}
+    trainer = toy_trainer(recipe=toy_recipe(**fields, delay_fraction=0.5, ramp_fraction=0.25))
+    roles = []
+    trainer.run(on_step=lambda stats: roles.append([slot.role for slot in stats.slots]))
+    assert roles[-1] == [Role.MAX, Role.MIN]
