@@ -1,8 +1,8 @@
 """How far gradients move where each rank normalises its own part of the batch.
 
-In one process, on scikit-learn's digits and `micro_8`, whose last maps are 1 × 1: as hard a case as there
-is. The batch is normalised in as many parts as there are ranks, which is all that ranks with batch norms of
-their own do otherwise than one process (`tests/training/test_ranks.py`).
+In one process, on scikit-learn's digits and `micro_8`, whose last maps are 2 × 2: a hard case. The batch is
+normalised in as many parts as there are ranks, which is all that ranks with batch norms of their own do
+otherwise than one process (`tests/training/test_ranks.py`).
 """
 
 from __future__ import annotations

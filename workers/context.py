@@ -31,6 +31,10 @@ class WorkerDrainingError(NasError):
     """The worker itself is to stop; the job goes back to the queue."""
 
 
+class AttemptLostError(Exception):
+    """What did the job's work is gone, as if the worker had died: the lease is to run out."""
+
+
 class JobContext:
     """Keeps the lease alive in a thread of its own while the job's code runs in the caller's.
 
@@ -80,6 +84,11 @@ class JobContext:
         else with the next heartbeat or transaction. Attempts that land something do not use the job up.
         """
         self._landed = max(self._landed, count)
+
+    def lost(self, session: Session) -> None:
+        """Within `transaction`: what had landed is there no more; whatever lands next is progress again."""
+        self._landed = 0
+        self._queue.lose(self._lease, session)
 
     def check(self) -> None:
         """Raise if the job is cancelled, the worker draining, or the lease lost. Cheap: call it often."""

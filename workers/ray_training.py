@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.errors import NasError
 from nas.probes import EpochProbes
 from nas.store.supernets import TrainingPoint
 from supernet.training.collective import Collective, TorchCollective
 from supernet.training.guard import Rollback
-from workers.context import WorkerDrainingError
+from workers.context import AttemptLostError, WorkerDrainingError
 from workers.devices import gpus_each
 from workers.observer import Observer, WarmStartPoint
+from workers.ray_errors import sentence
 from workers.training import TrainingPlan, check_plan, train
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 """How often rank 0 asks whether to stop."""
 _FORWARD_S = 0.1
 """How often what the ranks tell is passed on; at an epoch's end they wait for it."""
 _RESTARTS = 3
+"""In a row, without a checkpoint in between."""
+_STOP_PATIENCE_S = 5.0
 _STOP_TIMEOUT_S = 15.0
+_EXCHANGE_TIMEOUT_S = 4 * 3600
+"""At an epoch's end the other ranks wait while one measures the probes."""
+_STALLED_S = 120.0
+"""Without a sign of the ranks; then it is looked whether they have a place at all."""
 
 
 @ray.remote(num_cpus=0)
@@ -92,6 +105,7 @@ class _BoardObserver:
         self._board = board
         self._collective = collective
         self._asked_at: float | None = None
+        self._stopped_at: float | None = None
 
     def on_step(self, done: int, total: int) -> None:
         # Rank 0 decides for all at the same step: one that stopped alone would leave the others waiting.
@@ -135,8 +149,15 @@ class _BoardObserver:
         ray.get(self._board.tell.remote("on_warm_start", (start,)))
 
     def check(self) -> None:
-        # Only at a step, where all ranks stop together.
-        return
+        # Rank 0 alone measures probes; it goes on to the step, where all ranks stop together. What is nearly
+        # done it ends first, for without its point the epoch is not saved.
+        now = time.monotonic()
+        if self._stopped_at is None:
+            if self._is_time_to_ask() and ray.get(self._board.is_stopped.remote()):
+                self._stopped_at = now
+        elif now - self._stopped_at > _STOP_PATIENCE_S:
+            self._asked_at = None
+            raise WorkerDrainingError("the training was asked to stop")
 
     def on_resume(self, step: int, departures: tuple[str, ...]) -> None:
         if self._collective.rank == 0:
@@ -146,8 +167,47 @@ class _BoardObserver:
 def train_on_ray(
     plan: TrainingPlan, *, num_workers: int, observer: Observer, check: Callable[[], None]
 ) -> None:
-    """Train on `num_workers` ranks to the end. Where one dies, all restart from the last checkpoint."""
-    num_cpus = int(ray.cluster_resources().get("CPU", 0))
+    """Train on `num_workers` ranks to the end. Where one dies, all restart from the last checkpoint.
+
+    Given up, with NasError, once ranks have died several times in a row without a checkpoint in between.
+    AttemptLostError where Ray itself fails: another attempt may go on from the checkpoints.
+    """
+    try:
+        _train(plan, num_workers, observer, check)
+    except RayError as error:
+        raise AttemptLostError(f"Ray failed: {sentence(error)}") from error
+
+
+def _train(plan: TrainingPlan, num_workers: int, observer: Observer, check: Callable[[], None]) -> None:
+    _check_cluster(plan, num_workers)
+    # Ray would try several times what fails each time.
+    check_plan(plan, num_workers=num_workers)
+    board = _board()
+    forwarding = _Forwarding(board, observer, num_workers)
+    try:
+        while True:
+            num_landed = forwarding.num_landed
+            fit = _Fit(_trainer(plan, num_workers, board))
+            fit.start()
+            _follow(fit, forwarding, board, check)
+            told = ray.get(board.error.remote())
+            if told is not None:
+                raise NasError(told)
+            if fit.error is None:
+                return
+            if forwarding.num_landed == num_landed:
+                raise NasError(
+                    f"the training's processes have died {_RESTARTS + 1} times in a row without getting "
+                    f"further ({sentence(fit.error)}); the worker's log has what they said"
+                ) from fit.error
+            # Ray counts over the whole run, which may take days.
+            logger.warning("the ranks died %d times: %s; they go on", _RESTARTS + 1, sentence(fit.error))
+    finally:
+        ray.kill(board)
+
+
+def _check_cluster(plan: TrainingPlan, num_workers: int) -> None:
+    num_cpus = _num_cpus()
     if num_workers > num_cpus:
         raise NasError(
             f"num_workers {num_workers} is more than the {num_cpus} CPUs that Ray has; "
@@ -159,14 +219,28 @@ def train_on_ray(
             f"num_workers {num_workers} is more than the GPUs that Ray has, and each worker needs its own; "
             "ask for fewer, or set NAS_DEVICE to cpu"
         )
-    # Ray would try three times what fails each time.
-    check_plan(plan, num_workers=num_workers)
-    board = NoticeBoard.remote()
-    trainer = TorchTrainer(
+
+
+def _num_cpus() -> int:
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def _board() -> Any:
+    """On this machine: one that lay with a rank would be lost with it, and all that it was told."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return NoticeBoard.options(scheduling_strategy=here).remote()
+
+
+def _trainer(plan: TrainingPlan, num_workers: int, board: Any) -> TorchTrainer:
+    num_gpus = gpus_each(plan.device, num_workers)
+    return TorchTrainer(
         _train_rank,
         train_loop_config={"plan": plan, "board": board},
-        # Gloo also where there are GPUs: what ranks say of themselves lies with the processor.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if num_gpus else "gloo"),
+        torch_config=TorchConfig(
+            # Gloo also where there are GPUs: what ranks say of themselves lies with the processor.
+            backend="cpu:gloo,cuda:nccl" if num_gpus else "gloo",
+            timeout_s=_EXCHANGE_TIMEOUT_S,
+        ),
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=num_gpus > 0, resources_per_worker={"CPU": 1}
         ),
@@ -176,26 +250,62 @@ def train_on_ray(
             failure_config=FailureConfig(max_failures=_RESTARTS),
         ),
     )
-    fit = _Fit(trainer)
-    fit.start()
+
+
+def _follow(fit: _Fit, forwarding: _Forwarding, board: Any, check: Callable[[], None]) -> None:
+    """Pass on what the ranks tell until they have ended; stop them where the job is to stop."""
     try:
         while fit.is_alive():
             fit.join(_FORWARD_S)
-            _forward(board, observer)
+            forwarding.forward()
             check()
-        _forward(board, observer)
-        told = ray.get(board.error.remote())
+        forwarding.forward()
     except BaseException:
-        ray.get(board.stop.remote())
+        with suppress(RayError):
+            ray.get(board.stop.remote())
         # Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.
         fit.join(_STOP_TIMEOUT_S)
         raise
-    finally:
-        ray.kill(board)
-    if told is not None:
-        raise NasError(told)
-    if fit.error is not None:
-        raise NasError(f"the Ray Train workers failed: {fit.error}") from fit.error
+
+
+class _Forwarding:
+    """Passes on to the observer what the ranks leave on the board."""
+
+    def __init__(self, board: Any, observer: Observer, num_workers: int) -> None:
+        self._board = board
+        self._observer = observer
+        self._num_workers = num_workers
+        self._progress: tuple[int, int] | None = None
+        self._moved_at = time.monotonic()
+        self.num_landed = 0
+        """Steps on disk, those rolled back included."""
+
+    def forward(self) -> None:
+        """Everything that is new."""
+        progress, notices = ray.get(self._board.collect.remote())
+        for method, arguments in notices:
+            getattr(self._observer, method)(*arguments)
+            if method == "on_checkpoint":
+                self.num_landed = max(self.num_landed, *arguments)
+        if notices:
+            ray.get(self._board.pass_on.remote(len(notices)))
+        if progress is not None:
+            self._observer.on_step(*progress)
+        if notices or progress != self._progress:
+            self._progress, self._moved_at = progress, time.monotonic()
+        elif time.monotonic() - self._moved_at > _STALLED_S:
+            self._explain_stall()
+
+    def _explain_stall(self) -> None:
+        """Ray waits without end, and without a word, for machines that have left the cluster."""
+        self._moved_at = time.monotonic()
+        if (num_cpus := _num_cpus()) < self._num_workers:
+            logger.warning(
+                "the training waits for %d CPUs, and Ray has %d now: add machines to the cluster, or cancel "
+                "it and begin another with fewer num_workers from its weights",
+                self._num_workers,
+                num_cpus,
+            )
 
 
 class _Fit(threading.Thread):
@@ -211,16 +321,6 @@ class _Fit(threading.Thread):
             self._trainer.fit()
         except Exception as error:
             self.error = error
-
-
-def _forward(board: Any, observer: Observer) -> None:
-    progress, notices = ray.get(board.collect.remote())
-    for method, arguments in notices:
-        getattr(observer, method)(*arguments)
-    if notices:
-        ray.get(board.pass_on.remote(len(notices)))
-    if progress is not None:
-        observer.on_step(*progress)
 
 
 def _train_rank(config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from nas.errors import LeaseLostError, NasError
 from nas.job import Job, JobKind
 from nas.store.jobs import JobQueue, Lease
-from workers.context import JobCancelledError, JobContext, WorkerDrainingError
+from workers.context import AttemptLostError, JobCancelledError, JobContext, WorkerDrainingError
 from workers.storage_errors import storage_message
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ class WorkerService:
         except LeaseLostError as error:
             # Nothing to undo: whatever was not written under the lease was never written.
             logger.warning("lease lost: %s", error, extra={"job_id": lease.job.id})
+        except AttemptLostError as error:
+            # Nor here: once the lease has run out the job goes on from what has landed, here or elsewhere.
+            logger.warning("attempt lost: %s", error, extra={"job_id": lease.job.id})
         return True
 
     def _run_job(self, lease: Lease) -> None:
@@ -132,7 +135,7 @@ class WorkerService:
             self._queue.cancelled(lease)
         except WorkerDrainingError as error:
             self._queue.release(lease, str(error))
-        except (LeaseLostError, OperationalError):
+        except (LeaseLostError, OperationalError, AttemptLostError):
             raise
         except NasError as error:
             logger.warning("job failed: %s", error, extra={"job_id": job.id})

@@ -152,6 +152,12 @@ class _Run:
             self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
         except TrainingDivergedError as error:
             return self._roll_back(error)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise NasError(
+                f"a step of {self._batches.batch_size} images finds too little memory "
+                f"({_first_line(error)}); "
+                "choose a smaller recipe.batch_size, or more num_workers with a place of their own"
+            ) from error
         except (JobCancelledError, WorkerDrainingError):
             # A checkpoint made before the epoch's point is told would let a resumed run skip it.
             if not self._is_point_due:
@@ -195,9 +201,8 @@ class _Run:
         guard = self._trainer.stack.guard
         step = self._checkpoints.last_good_step(guard.good_step)
         if not guard.may_roll_back:
-            if step > 0:
-                # Another training may begin from its newest checkpoint.
-                self._checkpoints.rewind(step)
+            # Another training may begin from its newest checkpoint.
+            self._checkpoints.rewind(step)
             raise guard.given_up(error, self._trainer.stack.recipe.base_learning_rate) from error
         guard.roll_back(error, to_step=step)
         if self._collective.rank == 0:
@@ -206,7 +211,11 @@ class _Run:
         return _Rewound(guard.rollbacks, self._trainer.departures)
 
     def _tell_warm_start(self, start: StartWeights) -> None:
-        largest, smallest = self._probing.measure_ends()
+        try:
+            largest, smallest = self._probing.measure_ends()
+        except WorkerDrainingError:
+            # The other ranks wait at the step, where all stop together.
+            return
         self._observer.on_warm_start(
             WarmStartPoint(
                 sha256=start.sha256,
@@ -304,13 +313,18 @@ class _Run:
 
     def _is_settled(self, epoch: int) -> bool:
         first = (epoch - plateau.WINDOW + 1) * self._batches.steps_per_epoch
-        shrink = self._trainer.stack.shrink
-        return first >= 0 and shrink.phase(first) == shrink.phase(self._trainer.stack.num_steps - 1)
+        shrink, rollbacks = self._trainer.stack.shrink, self._trainer.stack.guard.rollbacks
+        since = rollbacks[-1].step if rollbacks else 0
+        return first >= since and shrink.phase(first) == shrink.phase(self._trainer.stack.num_steps - 1)
 
     def _save(self) -> Path:
         self._checkpoints.save(self._trainer)
         self._saved_at = time.monotonic()
         return self._plan.checkpoints
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _training_batches(

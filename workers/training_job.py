@@ -191,8 +191,9 @@ class JobObserver:
                 add_event(session, self._job_id, "rolled_back", payload)
 
     def on_damaged_checkpoint(self, name: str, reason: str) -> None:
-        """Say that the run goes on from an older one."""
+        """Say that the run goes on from an older one, whose steps it then takes once more."""
         with self._context.transaction() as session:
+            self._context.lost(session)
             add_event(session, self._job_id, "checkpoint_damaged", {"name": name, "reason": reason})
 
     def on_warm_start(self, start: WarmStartPoint) -> None:

@@ -27,6 +27,7 @@ from nas.trial import Evaluation, Split
 from search_spaces import SPACES
 from workers.devices import device_on_ray, gpus_each
 from workers.observer import SilentObserver
+from workers.ray_errors import sentence
 from workers.single_run import MeasuredRun, SingleRun, train_and_measure
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def tune_runs(
         raise
     pending.hear(messages, timeout_s=0)
     if fit.error is not None:
-        raise NasError(f"Ray Tune failed: {_sentence(fit.error)}") from fit.error
+        raise NasError(f"Ray Tune failed: {sentence(fit.error)}") from fit.error
     pending.end()
 
 
@@ -156,7 +157,7 @@ class _Messages(Callback):
         """A run whose process has died once too often."""
         error = trial.get_error()
         logger.warning("a run's process failed", extra={"run": trial.config["run"], "error": str(error)})
-        self.queue.put((trial.config["run"], _FAILED, _sentence(error)))
+        self.queue.put((trial.config["run"], _FAILED, sentence(error)))
 
 
 class _StopAll(Stopper):
@@ -251,9 +252,3 @@ def _network_of(run: SingleRun) -> Architecture:
     whole = SPACES[run.plan.supernet.search_space]
     assert run.plan.supernet.network is not None
     return whole.canonical(whole.parse(run.plan.supernet.network))
-
-
-def _sentence(error: Exception | None) -> str:
-    """What went wrong, without the traceback that Ray puts into its messages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

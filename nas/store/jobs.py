@@ -162,6 +162,11 @@ class JobQueue:
         """Within `leased`: the job has `count` of its units of work safe once the transaction commits."""
         note_landed(session.get_one(JobRow, lease.job.id), count)
 
+    @staticmethod
+    def lose(lease: Lease, session: Session) -> None:
+        """Within `leased`: nothing that the job had landed is there any more."""
+        session.get_one(JobRow, lease.job.id).landed = 0
+
     def succeed(self, lease: Lease, session: Session | None = None) -> JobState:
         """End the job well, within `leased` when its session is given. One being cancelled ends cancelled."""
         return self._end(lease, JobState.SUCCEEDED, session=session)

@@ -135,11 +135,15 @@ def set_resume_departures(session: Session, supernet_id: str, departures: Sequen
 def set_rollbacks(
     session: Session, supernet_id: str, rollbacks: Sequence[dict[str, Any]]
 ) -> Sequence[dict[str, Any]]:
-    """Every return of its training to an earlier state; those that were not known yet."""
+    """Every return of its training to an earlier state; those that were not known yet.
+
+    Probes that were flat before it may rise again.
+    """
     row = get_row(session, SupernetRow, supernet_id, noun="supernet")
     news = rollbacks[len(row.rollbacks) :]
     if news:
         row.rollbacks = [*rollbacks]
+        row.probes_flat_at_epoch = None
         session.flush()
     return news
 

@@ -84,6 +84,17 @@ def test_flat_probes_are_noted_once_and_not_before_there_are_enough_epochs(datab
         assert supernets.get(session, supernet_id).row.probes_flat_at_epoch == WINDOW - 1
 
 
+def test_after_a_rollback_probes_may_rise_and_be_flat_again(database, supernet_id, record):
+    for epoch in range(WINDOW):
+        record(measured(epoch, 900, 500, 700))
+    assert note(database, supernet_id, WINDOW - 1)
+    with database.begin() as session:
+        supernets.set_rollbacks(session, supernet_id, [{"step": 1}])
+        assert supernets.get(session, supernet_id).row.probes_flat_at_epoch is None
+    record(measured(WINDOW, 900, 500, 700))
+    assert note(database, supernet_id, WINDOW)
+
+
 def test_one_probe_that_rises_is_enough(database, supernet_id, record):
     for epoch in range(WINDOW):
         record(measured(epoch, 900, 500, 700 + 10 * epoch))

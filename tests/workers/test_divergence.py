@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 
 from nas.errors import NasError
 from nas.job import JobState
+from nas.plateau import WINDOW
 from nas.store import supernets
 from supernet.data import TrainingBatches
 from supernet.training.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
@@ -179,6 +180,14 @@ def test_after_three_it_is_given_up_and_the_last_good_checkpoint_is_the_newest(p
     assert [path.name for path in checkpoints(plan.checkpoints)] == ["step-0000000004"]
 
 
+def test_given_up_in_the_first_epoch_it_leaves_the_beginning_alone(plan, monkeypatch):
+    """Steps within the epoch were never found good, and another training may begin from the newest."""
+    diverge_at(monkeypatch, 2, down_to=0.0)
+    with pytest.raises(NasError, match="diverged 4 times"):
+        run(plan)
+    assert [path.name for path in checkpoints(plan.checkpoints)] == ["step-0000000000"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "num_rollbacks", "is_given_up"), [(12.0, 2, False), (100.0, 3, True)])
 def test_a_rate_far_too_high_comes_down(all_digits, tmp_path, rate, num_rollbacks, is_given_up):
@@ -282,9 +291,9 @@ def test_all_ranks_go_back_together(digits, tmp_path):
 # Whole jobs
 
 
-def trained(site, monkeypatch, **planted):
+def trained(site, monkeypatch, *, epochs=2, **planted):
     dataset = site.add_dataset()
-    supernet = site.add_supernet(dataset.row.id)
+    supernet = site.add_supernet(dataset.row.id, recipe={**RECIPE, "epochs": epochs})
     with monkeypatch.context() as patch:
         diverge_at(patch, STEP, **planted)
         site.work([dataset.job.id, supernet.job.id])
@@ -301,6 +310,20 @@ def test_a_job_that_was_rolled_back_succeeds_and_tells_of_it(site, monkeypatch):
     assert (told["step"], told["from_step"], told["rate_factor"]) == (4, STEP, 0.5)
     assert told["reason"].startswith("the loss of a 'max' network is nan")
     assert row.resume_departures == []
+
+
+def test_probes_are_flat_only_over_epochs_since_the_last_rollback(site, monkeypatch):
+    measure = Probing.measure_ends
+
+    def standing_still(self):
+        return tuple(replace(result, num_correct=result.num_images // 2) for result in measure(self))
+
+    monkeypatch.setattr(Probing, "measure_ends", standing_still)
+    job, row = trained(site, monkeypatch, epochs=WINDOW + 2)
+    assert (job.state, len(row.rollbacks)) == (JobState.SUCCEEDED, 1)
+    (flat,) = site.event_payloads(job.id, "probes_flat")
+    # It went back to the end of the first epoch.
+    assert flat["epoch"] == row.probes_flat_at_epoch == WINDOW
 
 
 def test_a_job_that_diverges_again_and_again_fails_and_says_what_to_do(site, monkeypatch):

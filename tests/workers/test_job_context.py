@@ -15,7 +15,7 @@ from nas.store.jobs import JobQueue
 from nas.store.tables import JobRow
 from tests.conftest import administer
 from tests.workers.conftest import drained_when, take_away
-from workers.context import JobCancelledError, JobContext, WorkerDrainingError
+from workers.context import AttemptLostError, JobCancelledError, JobContext, WorkerDrainingError
 from workers.service import WorkerService
 
 LEASE_S = 4.0
@@ -201,6 +201,18 @@ def test_what_landed_travels_with_the_heartbeat_and_never_shrinks(database, job_
     assert landed(database, job_id) == (40, 1)
 
 
+def test_what_was_lost_lands_anew(database, queue, job_id, context):
+    """Checkpoints turned out damaged: the steps that are taken again are progress, not a standstill."""
+    context.landed(40)
+    with context.transaction() as session:
+        context.lost(session)
+    assert landed(database, job_id)[0] == 0
+    context.landed(3)
+    with context.transaction():
+        pass
+    assert landed(database, job_id) == (3, 1)
+
+
 def test_what_landed_is_written_with_the_transaction(database, job_id, context):
     with context.transaction():
         context.landed(7)
@@ -247,6 +259,20 @@ def test_a_draining_worker_gives_its_job_back_and_the_attempt_does_not_count(que
     # Another worker takes it up at once, without waiting for a lease to run out.
     run_worker(queue, Runner(finish_with_nothing), lambda: queue.get(job_id).state.is_terminal)
     assert queue.get(job_id).state is JobState.SUCCEEDED
+
+
+def test_an_attempt_that_is_lost_leaves_its_job_to_the_next_once_the_lease_has_run_out(queue, job_id):
+    def lose(job, context):
+        if job.attempt == 1:
+            context.landed(5)
+            raise AttemptLostError("Ray failed")
+        return finish_with_nothing(job, context)
+
+    service = WorkerService(queue, {JobKind.TRAIN: Runner(lose)}, lease_s=LEASE_S, poll_s=0.02)
+    with drained_when(service, lambda: queue.get(job_id).state.is_terminal, timeout_s=60):
+        service.run()
+    job = queue.get(job_id)
+    assert (job.state, job.attempt, job.error) == (JobState.SUCCEEDED, 2, None)
 
 
 def test_a_cancelled_job_ends_cancelled_and_the_worker_goes_on(database, queue, job_id):

@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from nas.errors import InvalidRequestError, NasError
 from nas.job import JobState
 from nas.store import supernets
-from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
+from supernet.training.checkpoint import latest_checkpoint, load_checkpoint, step_of
 from supernet.training.collective import SingleProcess
 from tests.processes import is_descendant
 from tests.workers import conftest, test_training_run
@@ -27,7 +28,9 @@ from tests.workers.test_training_run import (
     assert_same_bits,
     final_state,
 )
-from workers.context import JobCancelledError
+from workers import ray_training
+from workers.context import AttemptLostError, JobCancelledError, WorkerDrainingError
+from workers.datasets import DatasetReference
 from workers.ray_training import train_on_ray
 from workers.training import train
 
@@ -61,14 +64,19 @@ class Patient(Watcher):
 
 
 def ranks() -> list[int]:
-    """The processes of Ray Train's ranks, which name themselves; of this process's Ray."""
+    """The processes of Ray Train's ranks."""
+    return processes("TrainWorker")
+
+
+def processes(kind: str) -> list[int]:
+    """Those of this process's Ray that name themselves so."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"TrainWorker" in name and is_descendant(int(folder.name)):
+        if name.startswith(b"ray::") and kind.encode() in name and is_descendant(int(folder.name)):
             found.append(int(folder.name))
     return sorted(found)
 
@@ -188,8 +196,93 @@ def test_an_error_of_the_users_on_the_ranks_is_told_once_and_not_tried_again(dig
     assert "Traceback" not in str(raised.value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FailingOnRanks(DatasetReference):
+    """Images that the driver can read, and no rank: as with a defect that no other try mends."""
+
+    driver: int
+
+    def load(self):
+        if os.getpid() != self.driver:
+            raise RuntimeError("something of ours\nis broken")
+        return super().load()
+
+
+@pytest.mark.timeout(600)
+def test_what_fails_on_the_ranks_each_time_is_told_in_a_sentence(digits, tmp_path, local_ray):
+    broken = FailingOnRanks(**vars(digits), driver=os.getpid())
+    plan = replace(plan_of(digits, tmp_path / "run"), data=broken)
+    with pytest.raises(NasError, match=r"died 4 times in a row .*RuntimeError: is broken") as raised:
+        train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
+    assert "Traceback" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.timeout(900)
+def test_ranks_may_die_any_number_of_times_as_long_as_the_run_gets_further(digits, tmp_path, local_ray):
+    plan = plan_of(digits, tmp_path / "run")
+    over = threading.Event()
+    killed_at = []
+
+    def kill_after_every_step() -> None:
+        while not over.is_set() and len(killed_at) < 5:
+            newest = latest_checkpoint(plan.checkpoints)
+            found = ranks()
+            if newest is not None and found and step_of(newest) > max(killed_at, default=0):
+                killed_at.append(step_of(newest))
+                os.kill(found[-1], signal.SIGKILL)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_after_every_step)
+    thread.start()
+    try:
+        train_on_ray(plan, num_workers=2, observer=Patient(), check=lambda: None)
+    finally:
+        over.set()
+        thread.join()
+    # One more than Ray by itself starts them again.
+    assert len(killed_at) == 5
+    assert final_state(plan).step == NUM_STEPS
+
+
+def test_what_the_ranks_tell_is_lost_the_attempt_is_and_its_checkpoints_stay(digits, tmp_path, local_ray):
+    plan = replace(plan_of(digits, tmp_path / "run"), recipe={**RECIPE, "epochs": 1000})
+    killed = []
+
+    def kill_board() -> None:
+        if latest_checkpoint(plan.checkpoints) is not None and not killed:
+            (board,) = processes("NoticeBoard")
+            os.kill(board, signal.SIGKILL)
+            killed.append(board)
+
+    with pytest.raises(AttemptLostError, match="Ray failed: "):
+        train_on_ray(plan, num_workers=2, observer=Patient(), check=kill_board)
+    assert killed
+    assert final_state(plan).step >= 1
+
+
+def test_a_rank_that_measures_hears_that_it_is_to_stop(local_ray, monkeypatch):
+    monkeypatch.setattr(ray_training, "_POLL_S", 0.0)
+    monkeypatch.setattr(ray_training, "_STOP_PATIENCE_S", 0.5)
+    board = ray_training.NoticeBoard.remote()
+    observer = ray_training._BoardObserver(board, SingleProcess())
+    observer.check()
+    ray.get(board.stop.remote())
+    # What is nearly done it may end.
+    observer.check()
+    observer.check()
+    time.sleep(0.6)
+    with pytest.raises(WorkerDrainingError):
+        observer.check()
+    # And at the step after it the others do too.
+    with pytest.raises(WorkerDrainingError):
+        observer.on_step(1, 2)
+    ray.kill(board)
+
+
 def test_cancelled_it_stops_within_seconds_and_leaves_no_rank(digits, tmp_path, local_ray):
-    plan = replace(plan_of(digits, tmp_path / "run", interval_s=3600.0), recipe={**RECIPE, "epochs": 1000})
+    # Epochs of many steps: one whose point is not told yet is not saved, and so begun again.
+    recipe = {**RECIPE, "epochs": 1000, "batch_size": 8}
+    plan = replace(plan_of(digits, tmp_path / "run", interval_s=3600.0), recipe=recipe)
     watcher = Patient()
     asked = []
 
