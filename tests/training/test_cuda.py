@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.recipes import RECIPES
 from nas.trial import Split
 from search_spaces import SPACES
 from supernet.batchnorm import recalibrate
@@ -61,17 +62,37 @@ def woken(space, device):
     return wake_gammas(toy_supernet(space=space)).to(device)
 
 
-def batches_on(splits, device, **more):
+def batches_on(splits, device, *, batch_size=16, **more):
     varied = Augmentation(crop_padding=2, horizontal_flip=True)
-    return TrainingBatches(splits, 16, 5, varied, device=device, **more)
+    return TrainingBatches(splits, batch_size, 5, varied, device=device, **more)
 
 
-def trainer_on(splits, device, **fields):
-    recipe = toy_recipe(**{**PLAIN, "batch_size": 16, **fields})
-    supernet = woken("micro_8", device)
-    batches = batches_on(splits, device)
-    stack = build_stack(recipe, supernet.space, steps_per_epoch=batches.steps_per_epoch, seed=0)
-    return Trainer(supernet, batches, stack)
+def trainer_on(splits, device, *, collective=None, recipe=None, **fields):
+    recipe = recipe or toy_recipe(**{**PLAIN, "batch_size": 16, **fields})
+    supernet = wake_gammas(toy_supernet(kernel_transform=recipe.kernel_transform)).to(device)
+    batches = batches_on(
+        splits, device, batch_size=recipe.batch_size, held_out_fraction=recipe.held_out_fraction
+    )
+    stack = build_stack(
+        recipe,
+        supernet.space,
+        steps_per_epoch=batches.steps_per_epoch,
+        seed=0,
+        num_images=batches.num_images,
+    )
+    return Trainer(supernet, batches, stack, collective=collective)
+
+
+class RankOfTwins:
+    """One of two ranks of the same images: a sum over both is twice its own."""
+
+    rank, world_size = 0, 2
+
+    def all_reduce_sum(self, flat):
+        flat.mul_(2)
+
+    def broadcast(self, tensor):
+        pass
 
 
 def relative_difference(found, expected):
@@ -122,13 +143,40 @@ def test_images_with_no_room_on_the_device_are_sent_batch_by_batch(device, split
     assert torch.equal(tight.batch(2)[0], roomy[0])
 
 
-@pytest.mark.parametrize("batch_norm", ["local", "synchronised"])
-def test_a_training_step_has_the_gradients_of_the_processor(device, splits, batch_norm):
-    ours, theirs = (trainer_on(splits, d, batch_norm=batch_norm) for d in (device, CPU))
+@pytest.mark.parametrize(
+    ("batch_norm", "collective"), [("local", None), ("local", RankOfTwins()), ("synchronised", RankOfTwins())]
+)
+def test_a_training_step_has_the_gradients_of_the_processor(device, splits, batch_norm, collective):
+    ours, theirs = (
+        trainer_on(splits, d, batch_norm=batch_norm, collective=collective) for d in (device, CPU)
+    )
     found, expected = ours.train_step(0), theirs.train_step(0)
     assert found.slots == expected.slots
     assert found.slot_losses == pytest.approx(expected.slot_losses, rel=1e-4)
     assert relative_difference(gradients_of(ours.supernet), gradients_of(theirs.supernet)) < GRADIENTS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_and_goes_on_from_its_checkpoint(device, splits, tmp_path, name):
+    """What strategies keep beside the weights lies where they look for it; to the last phase of the run."""
+    recipe = toy_recipe(name, batch_size=48, epochs=4)
+    straight, stopped = (trainer_on(splits, device, recipe=recipe) for _ in range(2))
+    straight.run()
+    half = stopped.stack.num_steps // 2
+    stopped.run(half)
+    path = save_checkpoint(stopped.state(), tmp_path)
+    resumed = trainer_on(splits, device, recipe=recipe)
+    resumed.restore(load_checkpoint(path))
+    told = []
+    resumed.run(on_step=told.append)
+    assert len(told) == straight.stack.num_steps - half
+    assert all(np.isfinite(stats.slot_losses).all() for stats in told)
+    if device.type == "cpu":
+        assert torch.equal(weights_of(resumed.supernet), weights_of(straight.supernet))
+
+
+def weights_of(supernet):
+    return torch.cat([parameter.detach().flatten() for parameter in supernet.parameters()])
 
 
 def test_bfloat16_has_nearly_the_gradients_of_float32(device, splits):

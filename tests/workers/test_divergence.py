@@ -112,6 +112,19 @@ def test_it_goes_on_from_the_last_good_checkpoint_at_half_the_rate(plan, rolled_
     assert by_hand.points[-1].train_loss == watcher.points[-1].train_loss
 
 
+def test_on_a_gpu_it_goes_back_alike(plan, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here: nothing of this has been checked on a GPU by this run")
+    diverge_at(monkeypatch, STEP)
+    on_gpu = replace(plan, device="cuda")
+    watcher = run(on_gpu)
+    assert rollback_of(watcher) == (4, STEP, 0.5)
+    assert [(point.epoch, point.step) for point in watcher.points] == [(0, 4), (1, 8)]
+    # And taken up on the processor, which is another arithmetic, it says so.
+    assert run(replace(plan, device="cpu")).resumes[0][0] == NUM_STEPS
+    assert final_state(plan).step == NUM_STEPS
+
+
 class KilledTelling(Watcher):
     """Dies with the rollback told and nothing deleted yet."""
 
