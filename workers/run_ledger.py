@@ -53,6 +53,7 @@ class RunLedger:
                 number,
                 evaluation_val_id=evaluation_id,
                 weights_uri=measured.weights_uri,
+                rate_factor=measured.rate_factor,
             )
             self._on_landed()
         self.on_epoch(number, self._epochs[number])

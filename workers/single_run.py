@@ -15,6 +15,7 @@ from supernet.evaluate import SubnetEvaluator
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
 from supernet.training.formats import CheckpointError
+from supernet.training.guard import rate_factor_of
 from workers.observer import Observer
 from workers.training import TrainingPlan, train
 
@@ -36,6 +37,8 @@ class MeasuredRun:
     evaluation: Evaluation
     """On val, under the SHA-256 of its own weights."""
     weights_uri: str
+    rate_factor: float
+    """On the recipe's learning rate in the end: below 1 where the run diverged and was rolled back."""
 
 
 def train_and_measure(run: SingleRun, artifacts: ArtifactStore, observer: Observer) -> MeasuredRun:
@@ -48,7 +51,8 @@ def train_and_measure(run: SingleRun, artifacts: ArtifactStore, observer: Observ
             f"the final checkpoint was deleted from {plan.checkpoints} before its weights were kept; leave "
             "the worker's home alone, and verify again"
         )
-    weights = load_checkpoint(final).weights
+    state = load_checkpoint(final)
+    weights = state.weights
     stored = artifacts.put(
         run.weights_key, save({name: value.contiguous() for name, value in weights.items()})
     )
@@ -65,4 +69,8 @@ def train_and_measure(run: SingleRun, artifacts: ArtifactStore, observer: Observ
     whole = SPACES[plan.supernet.search_space]
     assert plan.supernet.network is not None
     network = whole.canonical(whole.parse(plan.supernet.network))
-    return MeasuredRun(evaluation=replace(measured, architecture=network), weights_uri=stored.uri)
+    return MeasuredRun(
+        evaluation=replace(measured, architecture=network),
+        weights_uri=stored.uri,
+        rate_factor=rate_factor_of(state),
+    )

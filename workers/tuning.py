@@ -221,6 +221,7 @@ def _to_json(measured: MeasuredRun) -> dict[str, Any]:
         "split": evaluation.split.value,
         "correct_bitmap": evaluation.correct_bitmap.hex(),
         "weights_uri": measured.weights_uri,
+        "rate_factor": measured.rate_factor,
     }
 
 
@@ -234,7 +235,9 @@ def _measured(run: SingleRun, told: Mapping[str, Any]) -> MeasuredRun:
         correct_bitmap=bytes.fromhex(told["correct_bitmap"]),
         **figures,
     )
-    return MeasuredRun(evaluation=evaluation, weights_uri=told["weights_uri"])
+    return MeasuredRun(
+        evaluation=evaluation, weights_uri=told["weights_uri"], rate_factor=told["rate_factor"]
+    )
 
 
 _FIGURES = (

@@ -152,12 +152,22 @@ class Difference(AnswerModel):
     provenance: Literal[Provenance.MEASURED] = Provenance.MEASURED
 
 
+RateFactor = Annotated[
+    float,
+    Field(
+        description="On learning_rate in the end: 1, or less where the training diverged, went back to its "
+        "last good state and halved the rate."
+    ),
+]
+
+
 class TrainedNetwork(AnswerModel):
     """What a network learned on its own, at the rate that was best on val."""
 
     training: Training
     run_number: int
     learning_rate: float
+    rate_factor: RateFactor
     epochs: int
     accuracy_val: Accuracy | None = Field(
         description="Of the best of several rates by this very figure, which therefore flatters a little."
@@ -191,6 +201,7 @@ class VerificationRun(AnswerModel):
     network_number: int
     training: Training
     learning_rate: float
+    rate_factor: RateFactor
     epochs: int
     state: RunState
     error: str | None
@@ -261,6 +272,7 @@ def describe_run(found: RunWithEvaluations) -> VerificationRun:
         network_number=row.network_number,
         training=Training(row.training),
         learning_rate=row.learning_rate,
+        rate_factor=row.rate_factor,
         epochs=row.epochs,
         state=RunState(row.state),
         error=row.error,
@@ -282,6 +294,7 @@ def _trained(found: RunWithEvaluations, inherited: NetworkWithResults) -> Traine
         training=Training(row.training),
         run_number=row.number,
         learning_rate=row.learning_rate,
+        rate_factor=row.rate_factor,
         epochs=row.epochs,
         accuracy_val=_accuracy(found.val),
         accuracy_test=_accuracy(found.test),

@@ -20,6 +20,13 @@ def accuracy(figure: Mapping[str, Any] | None) -> str:
     return f"{percent(figure['value'])} ({percent(low)} to {percent(high)})"
 
 
+def rate(run: Mapping[str, Any]) -> str:
+    """A learning rate, and what became of it where the training diverged: '0.4 (0.2 in the end)'."""
+    told = f"{run['learning_rate']:g}"
+    factor = run["rate_factor"]
+    return told if factor == 1 else f"{told} ({factor * run['learning_rate']:g} in the end)"
+
+
 def predicted(figure: Mapping[str, Any] | None) -> str:
     """Such as '93.1% (90.2% to 96.0%)': expected, with its 90 % interval where there is one."""
     if figure is None:
@@ -139,7 +146,7 @@ RUN_COLUMNS: Columns = {
     "RUN": lambda run: str(run["number"]),
     "NETWORK": lambda run: str(run["network_number"]),
     "TRAINING": lambda run: run["training"],
-    "RATE": lambda run: f"{run['learning_rate']:g}",
+    "RATE": rate,
     "EPOCHS": lambda run: count(run["epochs"]),
     "STATE": lambda run: run["state"],
     "ACCURACY ON VAL (95% INTERVAL)": lambda run: accuracy(run["accuracy_val"]),

@@ -697,6 +697,8 @@ class VerificationRunRow(Base):
     network_number: Mapped[int]
     training: Mapped[str]
     learning_rate: Mapped[float]
+    rate_factor: Mapped[float] = mapped_column(server_default=text("1"))
+    """On that in the end: below 1 where the training diverged and was rolled back."""
     epochs: Mapped[int]
     state: Mapped[str] = mapped_column(server_default=RunState.DUE.value)
     error: Mapped[str | None]

@@ -233,12 +233,14 @@ def record_run(
     *,
     evaluation_val_id: int,
     weights_uri: str,
+    rate_factor: float = 1.0,
 ) -> None:
-    """The training has ended, and its weights are measured on val."""
+    """The training has ended, at a factor on its rate, and its weights are measured on val."""
     row = session.get_one(VerificationRunRow, (verification_id, number))
     row.state = RunState.MEASURED
     row.evaluation_val_id = evaluation_val_id
     row.weights_uri = weights_uri
+    row.rate_factor = rate_factor
     session.flush()
 
 

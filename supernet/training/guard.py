@@ -10,6 +10,7 @@ from typing import Any
 from scipy.special import bdtrc
 
 from nas.errors import NasError
+from supernet.training.state import TrainingState
 from supernet.training.strategy import Strategy, StrategyState
 
 MAX_ROLLBACKS = 3
@@ -47,6 +48,13 @@ class Rollback:
     """What had happened."""
     rate_factor: float
     """On the recipe's learning rate from then on."""
+
+
+def rate_factor_of(state: TrainingState) -> float:
+    """On the recipe's learning rate, where a run stands."""
+    guard = DivergenceGuard()
+    guard.load_state_dict(state.strategies.get("guard", {}))
+    return guard.rate_factor
 
 
 class DivergenceGuard(Strategy):

@@ -87,7 +87,7 @@ def test_a_verification_tells_inherited_beside_trained_with_the_paired_differenc
     worker.verify({0: 160, 1: 170, 3: 140})
     (network,) = asked.results(timeout=60)
     alone, tuned = network.trained["alone"], network.trained["fine_tuned"]
-    assert (alone["learning_rate"], alone["run_number"]) == (0.1, 1)
+    assert (alone["learning_rate"], alone["rate_factor"], alone["run_number"]) == (0.1, 1, 1)
     assert alone["accuracy_test"]["value"] == 170 / NUM_VAL
     assert alone["difference_test"]["value"] == pytest.approx((170 - INHERITED) / NUM_VAL)
     low, high = alone["difference_test"]["interval_95"]

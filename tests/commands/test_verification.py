@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from nas.commands.points import rate
 from tests.api.worker import SPACE
 from tests.commands.test_main_path import later
 
@@ -53,3 +56,8 @@ def test_what_cannot_be_verified_is_told(nas, search):
     assert ended.status == 2
     assert "has no trial 99" in ended.err
     assert nas("verify", "create").status == 2
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, "0.4"), (0.5, "0.4 (0.2 in the end)")])
+def test_a_rate_that_was_halved_in_a_training_is_told(factor, told):
+    assert rate({"learning_rate": 0.4, "rate_factor": factor}) == told

@@ -89,14 +89,16 @@ def test_what_came_of_runs_is_read_with_its_network(database, add, record):
         verifications.fail_run(session, verification_id, 0, "it diverged")
         own = record(session, 4, checkpoint="own")
         verifications.record_run(
-            session, verification_id, 1, evaluation_val_id=own, weights_uri="file:///b/w"
+            session, verification_id, 1, evaluation_val_id=own, weights_uri="file:///b/w", rate_factor=0.25
         )
         on_test = record(session, 4, split=Split.TEST, checkpoint="own")
         verifications.record_choice(session, verification_id, 1, evaluation_test_id=on_test)
     with database.session() as session:
         (found,) = verifications.networks(session, verification_id)
         assert (found.val.checkpoint, found.test.split) == ("c0", "test")
-        assert [(run.run.number, run.val.id, run.test.id) for run in found.chosen] == [(1, own, on_test)]
+        (chosen,) = found.chosen
+        assert (chosen.run.number, chosen.val.id, chosen.test.id) == (1, own, on_test)
+        assert chosen.run.rate_factor == 0.25
         assert verifications.counts(session, [verification_id]) == {
             verification_id: Counts(num_networks=1, num_finished=1, num_runs=2, num_measured=1, num_failed=1)
         }

@@ -29,12 +29,14 @@ from supernet.network import Supernet
 from supernet.training import Trainer, build_stack
 from tests.workers import conftest
 from tests.workers.conftest import DIGITS, SPACE, drained_when, expire_leases
+from tests.workers.test_divergence import diverge_at
 from workers import chosen, verify_job
 from workers.datasets import dataset_reference
 from workers.observer import SilentObserver
 from workers.single_run import SingleRun, train_and_measure
 from workers.trained import describe_supernet
 from workers.training import TrainingPlan
+from workers.tuning import _measured, _to_json
 from workers.verify_job import verification_folder
 from workers.weights import SupernetDescription, publish_weights
 from workers.wiring import build_service
@@ -262,6 +264,16 @@ def test_a_network_trained_alone_is_the_trainer_on_a_space_of_one(fresh, network
     assert all(torch.equal(kept[name], trained[name]) for name in trained)
     assert measured.evaluation.architecture == network
     assert measured.evaluation.num_images == len(splits.val)
+
+
+def test_a_training_that_diverged_tells_at_what_part_of_its_rate_it_ended(
+    fresh, network, tmp_path, monkeypatch
+):
+    diverge_at(monkeypatch, 2)
+    run = single_run(fresh, network, tmp_path)
+    measured = train_and_measure(run, fresh.site.artifacts, SilentObserver())
+    assert measured.rate_factor == 0.5
+    assert _measured(run, json.loads(json.dumps(_to_json(measured)))) == measured
 
 
 def test_weights_that_a_training_made_are_published_as_they_were_measured(fresh, network, tmp_path, touched):
