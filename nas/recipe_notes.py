@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nas.errors import InvalidRequestError
 from nas.recipe_choices import (
     ClipKind,
     DataSamplerKind,
@@ -18,7 +19,7 @@ from nas.recipe_choices import (
     ScheduleKind,
     WeightingKind,
 )
-from nas.recipes import RECIPES
+from nas.recipes import RECIPES, recipe_from_json
 
 if TYPE_CHECKING:
     from nas.recipe import Recipe
@@ -94,6 +95,14 @@ NEEDS: Mapping[str, _Condition] = MappingProxyType(
     }
 )
 """The fields that do nothing by themselves."""
+
+
+def notes_on_stored(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `notes_on`, of a recipe as it was stored; none of one that would be refused today."""
+    try:
+        return notes_on(recipe_from_json(record))
+    except InvalidRequestError:
+        return ()
 
 
 def notes_on(recipe: Recipe) -> tuple[str, ...]:

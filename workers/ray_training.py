@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -36,7 +36,7 @@ _FORWARD_S = 0.1
 """How often what the ranks tell is passed on; at an epoch's end they wait for it."""
 _RESTARTS = 3
 """In a row, without a checkpoint in between."""
-_STOP_PATIENCE_S = 5.0
+_STOP_PATIENCE_S = 2.0
 _STOP_TIMEOUT_S = 15.0
 _EXCHANGE_TIMEOUT_S = 4 * 3600
 """At an epoch's end the other ranks wait while one measures the probes."""
@@ -105,7 +105,6 @@ class _BoardObserver:
         self._board = board
         self._collective = collective
         self._asked_at: float | None = None
-        self._stopped_at: float | None = None
 
     def on_step(self, done: int, total: int) -> None:
         # Rank 0 decides for all at the same step: one that stopped alone would leave the others waiting.
@@ -126,10 +125,14 @@ class _BoardObserver:
     def on_point(self, point: TrainingPoint) -> None:
         # Waited for: a checkpoint past a point that died with the worker would leave a gap in the curves.
         number = ray.get(self._board.tell.remote("on_point", (point,)))
+        stopped_at = None
         while not ray.get(self._board.is_passed_on.remote(number)):
             if ray.get(self._board.is_stopped.remote()):
-                self._asked_at = None
-                raise WorkerDrainingError("the training was asked to stop")
+                # Who asked goes on passing on, unless it is gone itself.
+                stopped_at = stopped_at or time.monotonic()
+                if time.monotonic() - stopped_at > _STOP_PATIENCE_S:
+                    self._asked_at = None
+                    raise WorkerDrainingError("the training was asked to stop")
             time.sleep(_FORWARD_S / 2)
 
     def on_probes(self, probes: EpochProbes) -> None:
@@ -149,13 +152,8 @@ class _BoardObserver:
         ray.get(self._board.tell.remote("on_warm_start", (start,)))
 
     def check(self) -> None:
-        # Rank 0 alone measures probes; it goes on to the step, where all ranks stop together. What is nearly
-        # done it ends first, for without its point the epoch is not saved.
-        now = time.monotonic()
-        if self._stopped_at is None:
-            if self._is_time_to_ask() and ray.get(self._board.is_stopped.remote()):
-                self._stopped_at = now
-        elif now - self._stopped_at > _STOP_PATIENCE_S:
+        # Rank 0 alone measures probes; it goes on to the step, where all ranks stop together.
+        if self._is_time_to_ask() and ray.get(self._board.is_stopped.remote()):
             self._asked_at = None
             raise WorkerDrainingError("the training was asked to stop")
 
@@ -195,13 +193,17 @@ def _train(plan: TrainingPlan, num_workers: int, observer: Observer, check: Call
                 raise NasError(told)
             if fit.error is None:
                 return
+            if not isinstance(fit.error, WorkerGroupError):
+                # Nothing that the ranks did: the controller, or Ray itself.
+                raise AttemptLostError(f"Ray failed: {sentence(fit.error)}") from fit.error
             if forwarding.num_landed == num_landed:
                 raise NasError(
                     f"the training's processes have died {_RESTARTS + 1} times in a row without getting "
                     f"further ({sentence(fit.error)}); the worker's log has what they said"
                 ) from fit.error
-            # Ray counts over the whole run, which may take days.
-            logger.warning("the ranks died %d times: %s; they go on", _RESTARTS + 1, sentence(fit.error))
+            # Ray counts over the whole run, which may take days; what died after the newest checkpoint
+            # gets another count of its own.
+            logger.warning("ranks died %d times: %s; they go on", _RESTARTS + 1, sentence(fit.error))
     finally:
         ray.kill(board)
 
@@ -263,9 +265,21 @@ def _follow(fit: _Fit, forwarding: _Forwarding, board: Any, check: Callable[[], 
     except BaseException:
         with suppress(RayError):
             ray.get(board.stop.remote())
-        # Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.
-        fit.join(_STOP_TIMEOUT_S)
+        _let_end(fit, forwarding)
         raise
+
+
+def _let_end(fit: _Fit, forwarding: _Forwarding) -> None:
+    """An epoch whose point is still passed on is saved, and need not be trained again.
+
+    Ranks that still wait for free CPUs cannot be asked; without the board they end as they start.
+    """
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while fit.is_alive() and time.monotonic() < deadline:
+        fit.join(_FORWARD_S)
+        # The observer may say once more that the job is to stop, after it has heard what there was.
+        with suppress(Exception):
+            forwarding.forward()
 
 
 class _Forwarding:
@@ -287,6 +301,9 @@ class _Forwarding:
             getattr(self._observer, method)(*arguments)
             if method == "on_checkpoint":
                 self.num_landed = max(self.num_landed, *arguments)
+            if method == "on_damaged_checkpoint":
+                # Its steps are taken again, and are progress again.
+                self.num_landed = 0
         if notices:
             ray.get(self._board.pass_on.remote(len(notices)))
         if progress is not None:

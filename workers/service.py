@@ -116,9 +116,6 @@ class WorkerService:
         except LeaseLostError as error:
             # Nothing to undo: whatever was not written under the lease was never written.
             logger.warning("lease lost: %s", error, extra={"job_id": lease.job.id})
-        except AttemptLostError as error:
-            # Nor here: once the lease has run out the job goes on from what has landed, here or elsewhere.
-            logger.warning("attempt lost: %s", error, extra={"job_id": lease.job.id})
         return True
 
     def _run_job(self, lease: Lease) -> None:
@@ -135,8 +132,12 @@ class WorkerService:
             self._queue.cancelled(lease)
         except WorkerDrainingError as error:
             self._queue.release(lease, str(error))
-        except (LeaseLostError, OperationalError, AttemptLostError):
+        except (LeaseLostError, OperationalError):
             raise
+        except AttemptLostError as error:
+            # Once the lease has run out the job goes on from what has landed, here or elsewhere.
+            logger.warning("attempt lost: %s", error, extra={"job_id": job.id})
+            self._queue.note_lost(lease, str(error))
         except NasError as error:
             logger.warning("job failed: %s", error, extra={"job_id": job.id})
             self._queue.fail(lease, str(error))

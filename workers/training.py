@@ -152,11 +152,13 @@ class _Run:
             self._trainer.run(on_step=self._on_step, on_epoch=self._on_epoch)
         except TrainingDivergedError as error:
             return self._roll_back(error)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             raise NasError(
-                f"a step of {self._batches.batch_size} images finds too little memory "
-                f"({_first_line(error)}); "
-                "choose a smaller recipe.batch_size, or more num_workers with a place of their own"
+                f"the training has found too little memory, in a step of {self._batches.batch_size} images "
+                f"or in measuring its probes ({_first_line(error)}); choose a smaller recipe.batch_size, "
+                "more num_workers on machines of their own, or a machine or GPU with more"
             ) from error
         except (JobCancelledError, WorkerDrainingError):
             # A checkpoint made before the epoch's point is told would let a resumed run skip it.
@@ -321,6 +323,12 @@ class _Run:
         self._checkpoints.save(self._trainer)
         self._saved_at = time.monotonic()
         return self._plan.checkpoints
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On the processor torch says so by the text alone.
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import cache
 from secrets import token_hex
 
 import ray
+from ray.exceptions import RayError
 
 from nas.job import JobKind
 from nas.store.artifacts import ArtifactStore
@@ -27,6 +30,8 @@ from workers.trained import TrainedSupernet
 from workers.training_job import TrainingJob
 from workers.verify_job import VerifyJob
 from workers.weights import fetch_weights
+
+logger = logging.getLogger(__name__)
 
 _RAY_QUIET = {
     # Never send anything about the user's machine anywhere.
@@ -92,7 +97,11 @@ def build_service(settings: WorkerSettings, database: Database) -> WorkerService
 def ensure_ray(num_cpus_needed: int = 1) -> None:
     """Connect to the cluster of RAY_ADDRESS, or start a local Ray that lives as long as this process."""
     if ray.is_initialized():
-        return
+        if _is_here():
+            return
+        # Its part on this machine has died, and whatever ran there; this process is connected to nothing.
+        logger.warning("Ray has died on this machine; it is started again")
+        ray.shutdown()
     os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_QUIET.items()})
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if os.environ.get("RAY_ADDRESS"):
@@ -107,6 +116,14 @@ def ensure_ray(num_cpus_needed: int = 1) -> None:
         signal.signal(number, handler)
 
 
+def _is_here() -> bool:
+    try:
+        node_id = ray.get_runtime_context().get_node_id()
+        return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+    except RayError:
+        return False
+
+
 def _lock_local_ray() -> None:
     """Have the local Ray take commands from this process and its children alone.
 
@@ -114,9 +131,15 @@ def _lock_local_ray() -> None:
     So every call must carry a token, which lives in the environment: left to itself Ray would write one
     to the user's home, for all clusters and readable by others.
     """
-    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = _token()
     # Unset means token authentication, and is the one spelling that Ray still heeds after its import.
     os.environ.pop("RAY_AUTH_MODE", None)
+
+
+@cache
+def _token() -> str:
+    """One for this process: Ray keeps the first that it has seen, also for a cluster started after it."""
+    return token_hex(32)
 
 
 def _evaluator_factory(

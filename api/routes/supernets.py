@@ -28,9 +28,10 @@ from api.schemas.supernets import (
 )
 from api.strict import StrictRoute
 from api.warm_start import resolve_warm_start
+from nas.errors import InvalidRequestError
 from nas.fields import InvalidFieldError
 from nas.job import JobState
-from nas.progressive_phases import least_num_steps
+from nas.progressive_phases import least_num_steps, phases_of_run
 from nas.recipe import Recipe
 from nas.recipe_choices import ScheduleKind
 from nas.recipe_rules import check_space
@@ -207,15 +208,11 @@ def _check_num_steps(num_train: int, space: SearchSpace, recipe: Recipe) -> None
     if recipe.schedule is not ScheduleKind.PROGRESSIVE:
         return
     steps_per_epoch = (num_train - recipe.num_held_out(num_train)) // recipe.batch_size
-    least = least_num_steps(space)
-    if recipe.epochs * steps_per_epoch < least:
-        epochs = -(-least // steps_per_epoch)
-        message = (
-            f"schedule 'progressive' takes {least} steps or more in space '{space.name}', for its shortest "
-            f"phase to have one, and this run has {recipe.epochs * steps_per_epoch}; choose {epochs} epochs "
-            "or more, or a smaller recipe.batch_size"
-        )
-        raise _refused("recipe.epochs", recipe.epochs, message, allowed=f"{epochs} or more")
+    try:
+        phases_of_run(space, recipe.epochs * steps_per_epoch)
+    except InvalidRequestError as error:
+        allowed = f"{-(-least_num_steps(space) // steps_per_epoch)} or more"
+        raise _refused("recipe.epochs", recipe.epochs, str(error), allowed=allowed) from error
 
 
 def _check_trained(found: WithJob[SupernetRow]) -> None:

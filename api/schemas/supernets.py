@@ -20,8 +20,7 @@ from api.schemas.common import (
 from api.schemas.evaluations import FrontierEvaluation
 from api.schemas.recipes import Recipe
 from nas.probes import DEFAULT_PROBES, MAX_PROBES
-from nas.recipe_notes import notes_on
-from nas.recipes import recipe_from_json
+from nas.recipe_notes import notes_on_stored
 from nas.store.resources import WithJob
 from nas.store.supernets import TrainingPoint as StoredPoint
 from nas.store.tables import SupernetRow
@@ -218,7 +217,7 @@ def _supernet(found: WithJob[SupernetRow]) -> dict[str, Any]:
         "dataset_id": row.dataset_id,
         "search_space": row.search_space,
         "recipe": row.recipe,
-        "recipe_notes": list(notes_on(recipe_from_json(row.recipe))),
+        "recipe_notes": list(notes_on_stored(row.recipe)),
         "checkpoint": row.checkpoint,
         "is_exact": not row.resume_departures,
         "resume_departures": row.resume_departures,

@@ -155,8 +155,8 @@ class Difference(AnswerModel):
 RateFactor = Annotated[
     float,
     Field(
-        description="On learning_rate in the end: 1, or less where the training diverged, went back to its "
-        "last good state and halved the rate."
+        description="On learning_rate in the end, of a training that was measured: 1, or less where it "
+        "diverged, went back to its last good state and halved the rate."
     ),
 ]
 

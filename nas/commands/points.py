@@ -23,7 +23,7 @@ def accuracy(figure: Mapping[str, Any] | None) -> str:
 def rate(run: Mapping[str, Any]) -> str:
     """A learning rate, and what became of it where the training diverged: '0.4 (0.2 in the end)'."""
     told = f"{run['learning_rate']:g}"
-    factor = run["rate_factor"]
+    factor = run.get("rate_factor", 1)
     return told if factor == 1 else f"{told} ({factor * run['learning_rate']:g} in the end)"
 
 

@@ -192,6 +192,11 @@ class JobQueue:
                 move(session, row, JobState.QUEUED, reason=reason)
             return JobState(row.state)
 
+    def note_lost(self, lease: Lease, error: str) -> None:
+        """What ended this attempt, for who looks at the job; the lease runs out by itself."""
+        with self._database.begin() as session:
+            lock_leased(session, lease).error = error
+
     def request_cancel(self, job_id: str) -> Job:
         """Ask for the job to stop; asking again changes nothing. ConflictError once it has ended."""
         with self._database.begin() as session:
@@ -228,7 +233,7 @@ class JobQueue:
     ) -> JobState:
         with self._database.begin() if session is None else nullcontext(session) as active:
             row = lock_leased(active, lease)
-            if error is not None:
+            if error is not None or target is JobState.SUCCEEDED:
                 row.error = error
             is_cancelling = row.state == JobState.CANCELLING
             move(active, row, JobState.CANCELLED if is_cancelling else target, reason=row.state_reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from supernet.training.state import TrainingState
 _PREFIX = "step-"
 _REPLACING = ".new"
 """Ends the name of a checkpoint while it takes the place of another of the same step."""
+_NAME = re.compile(rf"{_PREFIX}\d+({re.escape(_REPLACING)})?")
 
 
 def save_checkpoint(
@@ -49,7 +51,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Every checkpoint in the folder, oldest first."""
-    return sorted(folder.glob(f"{_PREFIX}*"))
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name))
 
 
 def checkpoint_of(folder: Path, step: int) -> Path | None:

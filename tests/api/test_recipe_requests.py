@@ -71,7 +71,7 @@ def test_the_schema_has_the_recipes_fields_and_tells_each_recipes_defaults():
     assert list(properties) == [field.name for field in RECIPE_FIELDS]
     assert properties["epochs"]["description"].endswith("Default: 10.")
     assert properties["dropout"]["description"].endswith(
-        "Default: 0.2; 0.0 in spos, panda, shiftnas; 0.1 in ofa, deps."
+        "Default: 0.2; 0.0 in spos, panda, shiftnas; 0.1 in ofa, deps, house."
     )
 
 
@@ -202,7 +202,7 @@ def test_progressive_shrinking_with_fewer_steps_than_phases_need_is_refused(http
     error = refusal(http.post(PATH, json={**body, "recipe": {**recipe, "epochs": 3}}))
     assert (error["field"], error["value"]) == ("recipe.epochs", 3)
     least = error["allowed"].removesuffix(" or more")
-    assert f"this run has 3; choose {least} epochs or more" in error["message"]
+    assert "this run has 3; choose more epochs or a smaller batch_size" in error["message"]
     refusal(http.post(PATH, json={**body, "recipe": {**recipe, "epochs": int(least) - 1}}))
     created = http.post(PATH, json={**body, "recipe": {**recipe, "epochs": int(least)}})
     assert created.status_code == 201
@@ -245,6 +245,27 @@ def test_a_refused_recipe_leaves_its_key_free_and_a_resolved_one_is_replayed(htt
     again = http.post(PATH, json={**right, "recipe": {"name": "bignas", "epochs": 3}}, headers=headers)
     assert (first.status_code, again.content) == (201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
+
+
+def test_a_supernet_of_a_recipe_that_would_be_refused_today_is_shown_and_listed(http, body, database):
+    refused = {"name": "alphanet", "clip": "none"}
+    with pytest.raises(InvalidFieldError):
+        recipe_from_json(refused)
+    with database.begin() as session:
+        old = supernets.create(
+            session,
+            display_name="",
+            labels={},
+            dataset_id=body["dataset_id"],
+            search_space="micro_8",
+            recipe=refused,
+            seed=0,
+            num_workers=1,
+            spec={},
+        )
+    shown = http.get(f"{PATH}/{old.row.id}").json()
+    assert (shown["recipe"], shown["recipe_notes"]) == (refused, [])
+    assert [item["id"] for item in http.get(PATH).json()["items"]] == [old.row.id]
 
 
 def test_a_supernet_stored_with_overrides_alone_is_shown_as_it_was_stored(http, body, database):

@@ -61,7 +61,7 @@ def test_every_field_with_a_need_is_idle_somewhere_and_used_somewhere():
     idle = {field for _, field in IDLE}
     assert idle == {*NEEDS}
     used = {field for field, (_, is_met) in NEEDS.items() if any(is_met(r) for r in RECIPES.values())}
-    # Two needs that no named recipe has by itself.
+    # A need that no named recipe has by itself.
     assert {*NEEDS} - used <= {"weight_limit"}
 
 

@@ -73,6 +73,15 @@ def test_old_checkpoints_are_pruned_and_the_latest_is_found(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000003", "step-0000000004"]
 
 
+def test_what_somebody_laid_beside_the_checkpoints_is_none_of_them(tmp_path):
+    path = save_checkpoint(toy_trainer().state(), tmp_path)
+    for name in ("step-0000000005.bak", "steps", "step-x"):
+        (tmp_path / name).mkdir()
+    assert latest_checkpoint(tmp_path) == newest_readable(tmp_path) == path
+    save_checkpoint(toy_trainer().state(), tmp_path)
+    assert (tmp_path / "step-0000000005.bak").exists()
+
+
 def test_processes_that_write_to_one_folder_take_turns(tmp_path):
     """A worker that lost its job may still be writing; its unfinished files are not litter yet."""
     (tmp_path / ".step-0000000007.theirs").mkdir()
@@ -123,8 +132,10 @@ def killed_at_rename(number, call):
             return rename(self, target)
 
         Path.rename = counted
-        call()
-        os._exit(0)
+        try:
+            call()
+        finally:
+            os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 

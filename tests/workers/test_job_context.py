@@ -266,6 +266,7 @@ def test_an_attempt_that_is_lost_leaves_its_job_to_the_next_once_the_lease_has_r
         if job.attempt == 1:
             context.landed(5)
             raise AttemptLostError("Ray failed")
+        assert job.error == "Ray failed"
         return finish_with_nothing(job, context)
 
     service = WorkerService(queue, {JobKind.TRAIN: Runner(lose)}, lease_s=LEASE_S, poll_s=0.02)

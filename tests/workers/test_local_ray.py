@@ -52,3 +52,39 @@ def test_rays_http_ports_ask_for_the_token(local_ray):
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
     with refused.value:
         assert refused.value.code == 401
+
+
+# A worker in a process of its own, whose raylet the system kills.
+RESTART = """
+import os, subprocess, sys, time
+from pathlib import Path
+import ray
+from workers.wiring import ensure_ray
+
+ensure_ray()
+ensure_ray()
+before = ray.get_runtime_context().get_node_id()
+for stat in Path("/proc").glob("[0-9]*/stat"):
+    name, _, rest = stat.read_text().partition(") ")
+    if name.endswith("(raylet") and int(rest.split()[1]) == os.getpid():
+        os.kill(int(stat.parent.name), 9)
+deadline = time.monotonic() + 120
+while ray.get_runtime_context().get_node_id() == before and time.monotonic() < deadline:
+    time.sleep(0.5)
+    ensure_ray()
+print(ray.get(ray.remote(lambda: "works again").remote(), timeout=60))
+"""
+
+
+@pytest.mark.slow
+def test_where_ray_has_died_on_this_machine_it_is_started_again():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", RESTART],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["works again"], done.stderr[-2000:]

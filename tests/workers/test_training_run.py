@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas.errors import NasError
 from nas.recipes import recipe_from_json
 from supernet.training.checkpoint import latest_checkpoint, load_checkpoint
 from supernet.training.collective import SingleProcess
@@ -331,3 +332,34 @@ def test_a_checkpoint_of_before_departures_were_kept_has_none(half_done):
     del description["departures"]
     path.write_text(json.dumps(description))
     assert run(half_done).resumes == [(5, ())]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you\nmore"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_told_with_what_to_do(plan, monkeypatch, error):
+    def fail(self, step):
+        raise error
+
+    monkeypatch.setattr("supernet.training.trainer.Trainer.train_step", fail)
+    with pytest.raises(
+        NasError, match=r"too little memory, in a step of 64 images .*choose a smaller"
+    ) as told:
+        run(plan("run"))
+    assert "\n" not in str(told.value)
+
+
+def test_another_error_is_not_taken_for_too_little_memory(plan, monkeypatch):
+    def fail(self, step):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("supernet.training.trainer.Trainer.train_step", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(plan("run"))
