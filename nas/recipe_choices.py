@@ -25,7 +25,7 @@ class RecipeName(StrEnum):
     ALPHANET = "alphanet"
     """In-place distillation by the alpha-divergence (AlphaNet, Wang et al. 2021)."""
     HOUSE = "house"
-    """The one that ranked networks best where recipes were compared: BigNAS with four random networks."""
+    """The one that ranked networks best where recipes were chosen from: DεpS."""
 
 
 class OptimizerKind(StrEnum):

@@ -18,7 +18,7 @@ EXPECTED = {
     "shiftnas": ("StaticSchedule", "UniformData", "UniformSampler", "NoDistillation", "LargestOnly"),
     "attentive": ("StaticSchedule", "UniformData", "SandwichSampler", "SoftDistillation", "LargestOnly"),
     "alphanet": ("StaticSchedule", "UniformData", "SandwichSampler", "AlphaDistillation", "LargestOnly"),
-    "house": ("StaticSchedule", "UniformData", "SandwichSampler", "SoftDistillation", "LargestOnly"),
+    "house": ("DelayedEpsilonSchedule", "UniformData", "SandwichSampler", "SoftDistillation", "LargestOnly"),
 }
 PATHS = {
     "ofa": "SharedResolutionPaths",
