@@ -82,7 +82,9 @@ def check_questions(asking, least, rng, **options):
         answer = asking.validate(constraints)
         if answer["verdict"] == "infeasible":
             problem = problem_of(asking.create(constraints), 422, "infeasible-constraints")
-            told = ("nearest", "relax", "relax_alone", "is_least")
+            # Where the time ran out in one of the two, it may have come less far.
+            is_least = problem["is_least"] and answer["is_least"]
+            told = ("nearest", "relax", "relax_alone") if is_least else ("nearest",)
             assert [problem[name] for name in told] == [answer[name] for name in told]
             check_relief(asking, constraints, answer)
             found.append(any(answer["relax_alone"].values()))

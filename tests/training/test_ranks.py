@@ -109,7 +109,8 @@ def recipe_run(collective, *, name):
     while trainer.step < stack.num_steps:
         stats = trainer.train_step(trainer.step)
         slots.append([(slot.role.value, slot.architecture.key, slot.importance) for slot in stats.slots])
-        unused += sum(not p.grad.any() for p in trainer.supernet.parameters())
+        # What is not trained in a phase has no gradient at all.
+        unused += sum(p.grad is not None and not p.grad.any() for p in trainer.supernet.parameters())
     state = trainer.state()
     tensors = {
         f"{strategy}/{name}": value
