@@ -32,8 +32,8 @@ def save_checkpoint(
 
     Written under another name and renamed once on disk, and renamed before it is deleted: whatever bears
     the name is complete, and where one replaces another, one of them bears it at every moment. Processes
-    that write to one folder take turns. CheckpointError where it cannot be
-    written, on a full disk say: then the checkpoints before it are as they were.
+    that write to one folder take turns. CheckpointError where it cannot be written, on a full disk say: then
+    the checkpoints before it are as they were.
     """
     try:
         return _save(state, folder, keep, spare_step)

@@ -247,38 +247,32 @@ def test_a_refused_recipe_leaves_its_key_free_and_a_resolved_one_is_replayed(htt
     assert again.headers["idempotent-replayed"] == "true"
 
 
-def test_a_supernet_of_a_recipe_that_would_be_refused_today_is_shown_and_listed(http, body, database):
-    refused = {"name": "alphanet", "clip": "none"}
-    with pytest.raises(InvalidFieldError):
-        recipe_from_json(refused)
+def stored(database, body, recipe):
+    """A supernet as an older release stored it."""
     with database.begin() as session:
-        old = supernets.create(
+        return supernets.create(
             session,
             display_name="",
             labels={},
             dataset_id=body["dataset_id"],
             search_space="micro_8",
-            recipe=refused,
+            recipe=recipe,
             seed=0,
             num_workers=1,
             spec={},
         )
+
+
+def test_a_supernet_of_a_recipe_that_would_be_refused_today_is_shown_and_listed(http, body, database):
+    refused = {"name": "alphanet", "clip": "none"}
+    with pytest.raises(InvalidFieldError):
+        recipe_from_json(refused)
+    old = stored(database, body, refused)
     shown = http.get(f"{PATH}/{old.row.id}").json()
     assert (shown["recipe"], shown["recipe_notes"]) == (refused, [])
     assert [item["id"] for item in http.get(PATH).json()["items"]] == [old.row.id]
 
 
 def test_a_supernet_stored_with_overrides_alone_is_shown_as_it_was_stored(http, body, database):
-    with database.begin() as session:
-        old = supernets.create(
-            session,
-            display_name="",
-            labels={},
-            dataset_id=body["dataset_id"],
-            search_space="micro_8",
-            recipe={"epochs": 3},
-            seed=0,
-            num_workers=1,
-            spec={},
-        )
+    old = stored(database, body, {"epochs": 3})
     assert http.get(f"{PATH}/{old.row.id}").json()["recipe"] == {"epochs": 3}
